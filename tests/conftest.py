@@ -1,0 +1,45 @@
+"""What all tests share: the `root` marker, and namespaces that go away again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from wgmp.errors import CommandError
+from wgmp.netns import Namespaces
+
+
+@cache
+def _missing_for_root_tests() -> str:
+    """Say why tests marked `root` cannot run here, "" when they can."""
+    if os.geteuid() != 0:
+        return "needs root"
+    if not Path("/dev/net/tun").exists():
+        return "needs /dev/net/tun"
+    for program in ("ip", "wg", "wg-quick", "wireguard-go", "ping", "setpriv"):
+        if shutil.which(program) is None:
+            return f"needs {program}"
+    try:
+        with Namespaces() as world:
+            world.add("probe")
+    except CommandError as error:
+        return f"needs network namespaces: {error}"
+    return ""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test marked `root` where it cannot run, and say why."""
+    if item.get_closest_marker("root") and (missing := _missing_for_root_tests()):
+        pytest.skip(missing)
+
+
+@pytest.fixture
+def namespaces() -> Iterator[Namespaces]:
+    """Give a test namespaces of its own, taken down after it."""
+    with Namespaces() as world:
+        yield world

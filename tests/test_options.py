@@ -1,0 +1,86 @@
+"""Options from the command line and the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wgmp.errors import ConfigError
+from wgmp.options import LogLevel, Options, TopologyChoice, check_interface_name, read_options
+
+
+def test_without_anything_said_the_defaults_hold() -> None:
+    unset = {"WGMP_WORKERS": "", "WG_TUN_FD": "", "LOG_LEVEL": "", "WG_PROCESS_FOREGROUND": ""}
+    assert read_options("wg0", {}) == read_options("wg0", unset) == Options(interface="wg0")
+
+
+def test_the_environment_is_read() -> None:
+    environment = {
+        "WGMP_WORKERS": "64",
+        "WGMP_TOPOLOGY": "compact",
+        "WGMP_CONFIG": "/etc/wireguard/wg0.conf",
+        "WG_TUN_FD": "3",
+        "WG_UAPI_FD": "4",
+        "WG_PROCESS_FOREGROUND": "1",
+        "LOG_LEVEL": "debug",
+    }
+    assert read_options("wg0", environment) == Options(
+        interface="wg0",
+        config=Path("/etc/wireguard/wg0.conf"),
+        workers=64,
+        topology=TopologyChoice.COMPACT,
+        foreground=True,
+        log_level=LogLevel.VERBOSE,
+        tun_fd=3,
+        uapi_fd=4,
+    )
+
+
+def test_the_command_line_goes_before_the_environment() -> None:
+    environment = {"WGMP_WORKERS": "7", "WGMP_TOPOLOGY": "compact", "WGMP_CONFIG": "other"}
+    options = read_options(
+        "wg0", environment, config="mine", workers="auto", topology="pipeline", foreground=True
+    )
+    assert (options.workers, options.topology) == (None, TopologyChoice.PIPELINE)
+    assert (options.config, options.foreground) == (Path("mine"), True)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "remedy"),
+    [
+        ("WGMP_WORKERS", "0", "write auto, or 1 to 64"),
+        ("WGMP_WORKERS", "65", "write auto, or 1 to 64"),
+        ("WGMP_WORKERS", "-1", "write auto, or 1 to 64"),
+        ("WGMP_WORKERS", "²", "write auto, or 1 to 64"),
+        ("WGMP_TOPOLOGY", "Compact", "write auto, pipeline, compact"),
+        ("WG_PROCESS_FOREGROUND", "yes", "write 1 or 0"),
+        ("WG_TUN_FD", "-1", "write its number"),
+        ("WG_UAPI_FD", "three", "write its number"),
+        ("LOG_LEVEL", "info", "write verbose, debug, error or silent"),
+    ],
+)
+def test_bad_values_are_told_with_the_variable(variable: str, value: str, remedy: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_options("wg0", {variable: value})
+    assert str(caught.value).startswith(f"{variable}: {value!r} is ")
+    assert remedy in str(caught.value)
+
+
+def test_a_bad_option_is_told_as_the_option_and_not_the_variable() -> None:
+    with pytest.raises(ConfigError, match=r"^--workers: 'many'"):
+        read_options("wg0", {"WGMP_WORKERS": "2"}, workers="many")
+
+
+@pytest.mark.parametrize("name", ["a", "wg0", "wg-0.1_x=+", "é" * 7, "x" * 15, "..."])
+def test_names_linux_takes_are_taken(name: str) -> None:
+    assert check_interface_name(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "x" * 16, "é" * 8, ".", "..", "a/b", "a b", "a\tb", "a\n", "a:b", "wg%d", "a\0", "\xa0"],
+)
+def test_names_linux_refuses_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"^interface name .* write one"):
+        read_options(name, {})

@@ -1,0 +1,119 @@
+"""The peer table and the index table, as successive owners and concurrent readers see them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from wgmp.orders import ROW_BITS
+from wgmp.peertable import INDEX_ENTRIES, IndexTable, PeerTable
+from wgmp.protocol.outcome import Endpoint
+
+HERE = Endpoint(b"\x01" * 4, 1111)
+THERE = Endpoint(b"\xfe" * 16, 2222, 3, b"\xfe" * 16, 3)
+
+
+def test_row_outlives_its_worker() -> None:
+    table = PeerTable()
+    row = table.row(7)
+    assert not row.adopt()
+    row.add_received(100)
+    row.add_sent(50)
+    row.set_last_handshake(123)
+    row.set_endpoint(THERE)
+    row.set_greatest_timestamp(b"t" * 12)
+    successor = table.row(7)
+    assert successor.adopt()
+    assert successor.greatest_timestamp() == b"t" * 12
+    figures = table.figures(7)
+    assert (figures.endpoint, figures.last_handshake_ns) == (THERE, 123)
+    assert (figures.rx_bytes, figures.tx_bytes) == (100, 50)
+
+
+def test_new_tenant_of_a_row_inherits_nothing() -> None:
+    table = PeerTable()
+    first = table.row(7)
+    first.adopt()
+    first.add_sent(50)
+    first.set_greatest_timestamp(b"t" * 12)
+    next_tenant = 1 << ROW_BITS | 7
+    assert table.figures(next_tenant).tx_bytes == 0
+    row = table.row(next_tenant)
+    assert not row.adopt()
+    assert row.greatest_timestamp() == bytes(12)
+    assert table.figures(7).tx_bytes == 0
+
+
+def test_endpoint_is_never_read_half_written() -> None:
+    table = PeerTable()
+    table.row(0).adopt()
+    pid = os.fork()
+    if not pid:
+        row = table.row(0)
+        while True:
+            row.set_endpoint(HERE)
+            row.set_endpoint(THERE)
+    try:
+        seen = set()
+        deadline = time.monotonic() + 10
+        while len(seen) < 2 and time.monotonic() < deadline:
+            seen |= {table.figures(0).endpoint for _ in range(2000)} - {None}
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert seen == {HERE, THERE}
+
+
+def test_owner_died_while_writing_its_endpoint_and_the_successor_recovers() -> None:
+    table = PeerTable()
+    row = table.row(0)
+    row.adopt()
+    row._words[2] += 1  # as if killed half-way
+    assert table.figures(0).endpoint is None
+    successor = table.row(0)
+    successor.adopt()
+    successor.set_endpoint(HERE)
+    assert table.figures(0).endpoint == HERE
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 64])
+def test_index_leads_to_its_row_and_tells_no_more_than_the_class(workers: int) -> None:
+    indices = IndexTable()
+    classes = 1 << (workers - 1).bit_length()
+    for row in range(200):
+        worker = row % workers
+        index = indices.draw(row, worker, workers, os.urandom)
+        assert indices.row(index) == row
+        assert index % classes == worker
+
+
+def test_freed_index_is_unknown_and_another_one_in_its_entry_survives() -> None:
+    indices = IndexTable()
+    index = indices.draw(5, 0, 1, os.urandom)
+    alias = (index + INDEX_ENTRIES) & 0xFFFF_FFFF
+    assert indices.row(alias) is None
+    indices.free(alias)
+    assert indices.row(index) == 5
+    indices.free(index)
+    assert indices.row(index) is None
+
+
+def test_index_that_is_taken_is_not_drawn_again() -> None:
+    indices = IndexTable()
+    scripted = iter([b"\x01\0\0\0", b"\x01\0\0\0", b"\x02\0\0\0"])
+    first = indices.draw(1, 0, 1, lambda count: next(scripted))
+    second = indices.draw(2, 0, 1, lambda count: next(scripted))
+    assert (first, second) == (1, 2)
+
+
+def test_successor_frees_its_own_indices_only() -> None:
+    table, indices = PeerTable(), IndexTable()
+    table.set_owner(1, 0)
+    table.set_owner(2, 1)
+    mine, others = (indices.draw(peer, peer - 1, 2, os.urandom) for peer in (1, 2))
+    indices.free_all_of(0, table)
+    assert indices.row(mine) is None
+    assert indices.row(others) == 2

@@ -1,0 +1,143 @@
+"""One role process as the supervisor sees it: forked, told what to do, watched, reaped.
+
+A child is forked from the supervisor, so that it inherits the shared memory and the
+descriptors; it keeps the descriptors it needs and closes every other. It dies with its
+supervisor (PR_SET_PDEATHSIG), so that a supervisor killed outright leaves no orphans.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections import deque
+
+from wgmp import process
+from wgmp.fabric import Fabric
+from wgmp.orders import Order, encode_orders
+from wgmp.role import Role
+from wgmp.roles import build_role
+from wgmp.topology import ProcessRow
+
+log = logging.getLogger("wgmp")
+
+# linux/prctl.h
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+
+_CONTROL_BUFFER_BYTES = 4 << 20
+_SO_SNDBUFFORCE = 32
+
+
+class Child:
+    """A running role process. `pidfd` is readable when it has ended; `control` carries reports."""
+
+    def __init__(self, row: ProcessRow, pid: int, control: socket.socket) -> None:
+        self.row = row
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+        self.control = control
+        self.ready = False
+        self._queue: deque[tuple[bytes, list[int]]] = deque()
+
+    def send(self, orders: list[Order], descriptors: list[int]) -> bool:
+        """Queue orders and send what the socket takes; return whether some still wait."""
+        for message in encode_orders(orders):
+            self._queue.append((message, descriptors))
+            descriptors = []
+        return self.flush()
+
+    def flush(self) -> bool:
+        """Send queued orders; return whether some still wait for the process to read."""
+        while self._queue:
+            message, descriptors = self._queue[0]
+            try:
+                socket.send_fds(self.control, [message], descriptors)
+            except BlockingIOError:
+                return True
+            except OSError:
+                self._queue.clear()  # it died; its successor is sent everything anew
+                return False
+            self._queue.popleft()
+        return False
+
+    def stop(self) -> None:
+        """Ask the process to end: its control socket reads as closed."""
+        try:
+            self.control.shutdown(socket.SHUT_WR)
+        except OSError:
+            log.debug("%s has gone already", self.row.name)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            log.debug("%s has gone already", self.row.name)
+
+    def reap(self) -> str:
+        """Collect the ended process; return how it ended, in words."""
+        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        os.close(self.pidfd)
+        self.control.close()
+        if result is None:
+            return "ended"
+        if result.si_code == os.CLD_EXITED:
+            return f"exited with {result.si_status}"
+        return f"was killed by {signal.Signals(result.si_status).name}"
+
+
+def spawn(row: ProcessRow, fabric: Fabric, tun: int, sockets: list[socket.socket]) -> Child:
+    """Fork the process of `row`; it reports on its control socket. Raises OSError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    try:
+        ours.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _CONTROL_BUFFER_BYTES)
+    except PermissionError:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CONTROL_BUFFER_BYTES)
+    parent = os.getpid()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        return Child(row, pid, ours)
+    code = 70
+    try:
+        # The parent's objects must never be collected here: closing them by number would close
+        # what this process opens under the same number.
+        gc.freeze()
+        _die_with(parent)
+        _set_name(f"wgmp:{row.name}")
+        bells = [bell.descriptor for bell in fabric.doorbells.values()]
+        kept = [theirs.fileno(), tun, *bells, *(sock.fileno() for sock in sockets)]
+        _close_all_but(kept)
+
+        def build() -> list[Role]:
+            return [build_role(fabric.context(role, tun, sockets)) for role in row.roles]
+
+        code = process.run(build, fabric.doorbells[row.name], theirs, sockets)
+    finally:
+        os._exit(code)
+
+
+def _die_with(parent: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)  # it died before the line above
+
+
+def _set_name(name: str) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def _close_all_but(kept: list[int]) -> None:
+    low = 3
+    for descriptor in sorted({fd for fd in kept if fd >= low}):
+        os.closerange(low, descriptor)
+        low = descriptor + 1
+    os.closerange(low, os.sysconf("SC_OPEN_MAX"))

@@ -1,0 +1,173 @@
+"""The command lines: `wgmp` with its subcommands, and `wgmpd`, which behaves as wireguard-go.
+
+Whatever goes wrong is one line on standard error that says what to do, and an exit code that
+is not 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from wgmp import __version__, keys
+from wgmp.errors import ConfigError, ControlError, WgmpError
+from wgmp.options import LogLevel, Options, read_options
+
+log = logging.getLogger("wgmp")
+
+_STATS_INTERVAL_S = 0.5
+
+_LOG_LEVELS = {
+    LogLevel.VERBOSE: logging.DEBUG,
+    LogLevel.ERROR: logging.WARNING,
+    LogLevel.SILENT: logging.CRITICAL + 1,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `wgmp`; return its exit code."""
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = parsed.command
+    return _guard("wgmp", lambda: command(parsed))
+
+
+def main_wgmpd(arguments: Sequence[str] | None = None) -> int:
+    """Run `wgmpd [-f|--foreground] IFACE`; return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="wgmpd",
+        description="Start a WireGuard gateway on a new interface, as wireguard-go does.",
+        epilog="WGMP_WORKERS, WGMP_TOPOLOGY, LOG_LEVEL, WG_TUN_FD, WG_UAPI_FD and "
+        "WG_PROCESS_FOREGROUND are read from the environment.",
+    )
+    parser.add_argument("-f", "--foreground", action="store_true", help="do not detach")
+    parser.add_argument("--version", action="version", version=f"wgmp {__version__}")
+    parser.add_argument("interface", metavar="IFACE", help="interface to create, such as wg0")
+    parsed = parser.parse_args(arguments)
+    return _guard("wgmpd", lambda: _supervise(parsed))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="wgmp", description="A userspace WireGuard gateway that uses all your cores."
+    )
+    parser.add_argument("--version", action="version", version=f"wgmp {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    supervise = commands.add_parser("supervise", help="run a gateway on a new interface")
+    supervise.add_argument("interface", metavar="IFACE", help="interface to create, such as wg0")
+    supervise.add_argument("--config", metavar="FILE", help="a wg-quick style configuration")
+    supervise.add_argument("--workers", metavar="N|auto", help="crypto workers, 1..64")
+    supervise.add_argument(
+        "--topology",
+        metavar="auto|pipeline|compact",
+        help="a process per role, or all in one; auto goes by the cores",
+    )
+    supervise.add_argument("--foreground", action="store_true", help="do not detach")
+    supervise.set_defaults(command=_supervise)
+
+    stats = commands.add_parser("stats", help="what a gateway's processes and peers are doing")
+    stats.add_argument("interface", metavar="IFACE", nargs="?", help="default: the only one")
+    stats.add_argument("--json", action="store_true", help="as one JSON object")
+    stats.add_argument("--watch", action="store_true", help="again each second, until Ctrl-C")
+    stats.set_defaults(command=_stats)
+
+    for name, text, run in (
+        ("genkey", "print a new private key", _genkey),
+        ("genpsk", "print a new preshared key", _genpsk),
+        ("pubkey", "read a private key, print its public key", _pubkey),
+    ):
+        commands.add_parser(name, help=text).set_defaults(command=run)
+
+    demo = commands.add_parser("demo", help="two gateways and traffic, in namespaces of their own")
+    demo.set_defaults(command=_demo)
+    return parser
+
+
+def _guard(program: str, run: Callable[[], int]) -> int:
+    """Run a command; turn what an operator can meet into one line."""
+    try:
+        return run()
+    except WgmpError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _supervise(parsed: argparse.Namespace) -> int:
+    from wgmp import gateway  # uvloop and the roles are for gateways only
+
+    options = read_options(
+        parsed.interface,
+        os.environ,
+        config=getattr(parsed, "config", None),
+        workers=getattr(parsed, "workers", None),
+        topology=getattr(parsed, "topology", None),
+        foreground=parsed.foreground,
+    )
+    _set_up_logging(options)
+    return gateway.start(options)
+
+
+def _set_up_logging(options: Options) -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=_LOG_LEVELS[options.log_level],
+        format="%(asctime)s %(levelname)s %(processName)s[%(process)d]: %(message)s",
+    )
+
+
+def _stats(parsed: argparse.Namespace) -> int:
+    from wgmp import control, stats  # psutil takes a while to import
+
+    interface = parsed.interface or _only(control.running_interfaces())
+    while True:
+        snapshot = control.ask_stats(interface)
+        stats.measure(snapshot.processes, _STATS_INTERVAL_S)
+        if parsed.watch and not parsed.json and sys.stdout.isatty():
+            print("\033[H\033[2J", end="")
+        if parsed.json:
+            print(msgspec.json.encode(snapshot).decode(), flush=True)
+        else:
+            print(stats.render(snapshot), flush=True)
+        if not parsed.watch:
+            return 0
+
+
+def _only(interfaces: list[str]) -> str:
+    if not interfaces:
+        raise ControlError("no gateway runs: start one with `wgmp supervise IFACE`")
+    if len(interfaces) > 1:
+        raise ConfigError(f"several gateways run: name one of {', '.join(interfaces)}")
+    return interfaces[0]
+
+
+def _genkey(parsed: argparse.Namespace) -> int:
+    print(keys.to_base64(keys.generate_private_key()))
+    return 0
+
+
+def _genpsk(parsed: argparse.Namespace) -> int:
+    print(keys.to_base64(keys.generate_preshared_key()))
+    return 0
+
+
+def _pubkey(parsed: argparse.Namespace) -> int:
+    private_key = keys.private_key_from_input(sys.stdin.buffer.read())
+    print(keys.to_base64(keys.public_key_of(private_key)))
+    return 0
+
+
+def _demo(parsed: argparse.Namespace) -> int:
+    from wgmp import demo  # rich takes a while to import
+
+    return demo.run()

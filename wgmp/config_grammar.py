@@ -1,0 +1,220 @@
+"""The lines of wg-quick style configuration files.
+
+The grammar is that of `wg setconf` (wireguard-tools src/config.c) with the keys that wg-quick
+adds (src/wg-quick/linux.bash): sections in brackets, `key = value`, keys in any case, "#" to
+the end of the line is a comment, lists by commas or by repeating the key, and of a repeated
+single value the last one counts. Every mistake is a ConfigError with file and line, and with
+what to write instead; no message holds a key.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from wgmp.addresses import PORT_MAX, Prefix, parse_prefix, split_host_port
+from wgmp.errors import ConfigError
+from wgmp.keys import KeyFormatError, from_base64
+
+Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+DnsEntry = ipaddress.IPv4Address | ipaddress.IPv6Address | str
+
+KEEPALIVE_MAX = 65535
+FWMARK_MAX = 0xFFFF_FFFF
+MTU_MIN, MTU_MAX = 68, 65535  # RFC 791's least; the most a TUN device takes
+
+Fields = dict[str, Any]
+"""The values of one section by field name of its struct in config.py."""
+
+
+def read_sections(text: str, file: str) -> tuple[Fields, list[Fields]]:
+    """Return the interface's fields and each peer's, in order.
+
+    `file` names the text in a ConfigError, which is all that is raised.
+    """
+    interface: Fields = {}
+    peers: list[Fields] = []
+    section: Fields | None = None
+    for number, line in enumerate(text.split("\n"), 1):
+        content = line.partition("#")[0].strip()
+        if not content:
+            continue
+        try:
+            if content.startswith("["):
+                section = _open_section(content, interface, peers, number)
+            elif section is None:
+                raise ValueError("nothing may stand before the first section: write [Interface]")
+            else:
+                _take(section, _INTERFACE_KEYS if section is interface else _PEER_KEYS, content)
+        except ValueError as error:
+            raise ConfigError(str(error), file, number) from None
+    for peer in peers:
+        if "public_key" not in peer:
+            raise ConfigError("this peer has no key: add PublicKey = ...", file, peer["line"])
+    return interface, peers
+
+
+def _open_section(content: str, interface: Fields, peers: list[Fields], number: int) -> Fields:
+    name = "".join(content.split()).lower()
+    if name == "[interface]":
+        return interface
+    if name == "[peer]":
+        peers.append({"line": number})
+        return peers[-1]
+    raise ValueError(f"{content} is no section: write [Interface] or [Peer]")
+
+
+class _Key(NamedTuple):
+    """How a key is spelt, the field it fills, and the reader of its value.
+
+    A reader takes a stripped, non-empty text. A tuple it returns is added to what is there.
+    It raises ValueError with what to write instead.
+    """
+
+    spelling: str
+    field: str
+    read: Callable[[str], Any]
+
+
+def _take(section: Fields, keys: Mapping[str, _Key], content: str) -> None:
+    text, equals, value = content.partition("=")
+    name = "".join(text.split())
+    if not equals:
+        raise ValueError("this line is not understood: write key = value")
+    key = keys.get(name.lower())
+    if key is None:
+        known = ", ".join(key.spelling for key in keys.values())
+        raise ValueError(f"{name} is not known in this section: write one of {known}")
+    if not value.strip():
+        raise ValueError(f"{key.spelling} has no value: write one, or leave the line out")
+    try:
+        found = key.read(value.strip())
+    except ValueError as error:
+        raise ValueError(f"{key.spelling}: {error}") from None
+    section[key.field] = section.get(key.field, ()) + found if isinstance(found, tuple) else found
+
+
+# Readers
+
+
+def _key(text: str) -> bytes:
+    try:
+        return from_base64("".join(text.split()))
+    except KeyFormatError:
+        raise ValueError("this is no key: write the 44 characters `wg genkey` prints") from None
+
+
+def _number(smallest: int, largest: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if re.fullmatch(r"[0-9]{1,10}", text) and smallest <= int(text) <= largest:
+            return int(text)
+        raise ValueError(f"{text} is not possible: write a number of {smallest} to {largest}")
+
+    return read
+
+
+def _keepalive(text: str) -> int:
+    if text.lower() == "off":
+        return 0
+    if re.fullmatch(r"[0-9]{1,10}", text) and int(text) <= KEEPALIVE_MAX:
+        return int(text)
+    raise ValueError(f"{text} is not possible: write off, or 1 to {KEEPALIVE_MAX} seconds")
+
+
+def _fwmark(text: str) -> int:
+    if text.lower() == "off":
+        return 0
+    if re.fullmatch(r"0x[0-9a-fA-F]{1,8}", text):
+        return int(text, 16)
+    if re.fullmatch(r"[0-9]{1,10}", text) and int(text) <= FWMARK_MAX:
+        return int(text)
+    raise ValueError(f"{text} is not possible: write off, or 1 to 0xffffffff")
+
+
+def _endpoint(text: str) -> str:
+    text = "".join(text.split())
+    try:
+        split_host_port(text)
+    except ValueError as error:
+        raise ValueError(f"{text} {error}: write for example vpn.example.org:51820") from None
+    return text
+
+
+def _allowed_ips(text: str) -> tuple[Prefix, ...]:
+    items = "".join(text.split()).split(",")
+    try:
+        return tuple(parse_prefix(item) for item in items)
+    except ValueError as error:
+        raise ValueError(f"{text} {error}: write for example 10.0.0.0/8, fd00::/64") from None
+
+
+def _addresses(text: str) -> tuple[Address, ...]:
+    try:
+        return tuple(ipaddress.ip_interface(item) for item in _items(text))
+    except ValueError:
+        raise ValueError(f"{text} is not possible: write for example 10.0.0.1/24") from None
+
+
+def _dns(text: str) -> tuple[DnsEntry, ...]:
+    return tuple(_dns_entry(item) for item in _items(text))
+
+
+def _dns_entry(text: str) -> DnsEntry:
+    # What wg-quick takes for an address rather than for a search domain.
+    if re.fullmatch(r"[0-9.]+|.*:.*", text) is None:
+        return text
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError(f"{text} is no address: write for example 9.9.9.9") from None
+
+
+def _table(text: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9_.-]+", text) is None:
+        raise ValueError(f"{text} is no routing table: write off, auto, a number or a name")
+    return text
+
+
+def _hook(text: str) -> tuple[str, ...]:
+    return (text,)
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(f"{text} is not possible: write true or false")
+    return text.lower() == "true"
+
+
+def _items(text: str) -> list[str]:
+    # wg-quick separates by commas and blanks alike.
+    return text.replace(",", " ").split()
+
+
+def _by_name(*keys: _Key) -> dict[str, _Key]:
+    return {key.spelling.lower(): key for key in keys}
+
+
+_INTERFACE_KEYS = _by_name(
+    _Key("PrivateKey", "private_key", _key),
+    _Key("ListenPort", "listen_port", _number(0, PORT_MAX)),
+    _Key("FwMark", "fwmark", _fwmark),
+    _Key("Address", "addresses", _addresses),
+    _Key("DNS", "dns", _dns),
+    _Key("MTU", "mtu", _number(MTU_MIN, MTU_MAX)),
+    _Key("Table", "table", _table),
+    _Key("PreUp", "pre_up", _hook),
+    _Key("PostUp", "post_up", _hook),
+    _Key("PreDown", "pre_down", _hook),
+    _Key("PostDown", "post_down", _hook),
+    _Key("SaveConfig", "save_config", _boolean),
+)
+
+_PEER_KEYS = _by_name(
+    _Key("PublicKey", "public_key", _key),
+    _Key("PresharedKey", "preshared_key", _key),
+    _Key("Endpoint", "endpoint", _endpoint),
+    _Key("AllowedIPs", "allowed_ips", _allowed_ips),
+    _Key("PersistentKeepalive", "keepalive", _keepalive),
+)

@@ -1,0 +1,64 @@
+"""The errors an operator can meet, in one tree.
+
+Network input never raises past the peer: it is a drop with a reason (`protocol.outcome`).
+What is here reaches an operator as one line that says what to do.
+"""
+
+from __future__ import annotations
+
+
+class WgmpError(Exception):
+    """The root of the tree. `str(error)` is the one line the operator reads."""
+
+    exit_code = 1
+
+
+class ConfigError(WgmpError):
+    """A mistake in a configuration file or on the command line.
+
+    `file` and `line` say where, when known; the message says what to write instead.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, file: str | None = None, line: int | None = None) -> None:
+        where = "" if file is None else f"{file}:{line}: " if line is not None else f"{file}: "
+        super().__init__(where + message)
+        self.file = file
+        self.line = line
+
+
+class PrivilegeError(WgmpError):
+    """The caller may not do this; the message names the missing privilege."""
+
+
+class TunDeviceError(WgmpError):
+    """The TUN device cannot be opened or configured. `errno` as the kernel gave it."""
+
+    def __init__(self, message: str, errno: int = 0) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
+class SocketError(WgmpError):
+    """A UDP or Unix socket cannot be opened. `errno` as the kernel gave it."""
+
+    def __init__(self, message: str, errno: int = 0) -> None:
+        super().__init__(message)
+        self.errno = errno
+
+
+class RingError(WgmpError):
+    """A ring's memory is not what its header promises, or this CPU cannot order its stores."""
+
+
+class RoleError(WgmpError):
+    """A role could not start; the message is the role's own."""
+
+
+class CommandError(WgmpError):
+    """An external command failed; the message holds the command and what it printed."""
+
+
+class ControlError(WgmpError):
+    """The control socket of a running gateway refused, or there is none."""

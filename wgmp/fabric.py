@@ -1,0 +1,80 @@
+"""The fabric of one gateway: all its shared memory, made once before the first fork.
+
+A role's process, and each of its successors, inherits the mappings and attaches the ends that
+its topology rows give it.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from wgmp.counters import Counters, create_counters
+from wgmp.peertable import IndexTable, PeerTable
+from wgmp.ring import Doorbell, RingReader, RingView, RingWriter, create_ring
+from wgmp.role import RoleContext
+from wgmp.shm import WORD_BYTES, Segment, require_ordered_stores
+from wgmp.topology import Topology
+
+_WORDS_PER_LINE = 8
+
+
+class Fabric:
+    """Rings, doorbells, counters and tables for `topology`.
+
+    Raises RingError on a CPU that plain Python cannot order, OSError without memory.
+    """
+
+    def __init__(self, topology: Topology) -> None:
+        require_ordered_stores()
+        self.topology = topology
+        self.rings = {
+            row.name: create_ring(row.name, row.slots, row.slot_bytes) for row in topology.rings
+        }
+        # One cache line per process holds its asleep word.
+        line_bytes = _WORDS_PER_LINE * WORD_BYTES
+        bells = Segment("doorbells", len(topology.processes) * line_bytes)
+        self.doorbells = {
+            row.name: Doorbell(bells, number * _WORDS_PER_LINE)
+            for number, row in enumerate(topology.processes)
+        }
+        self._counters = create_counters(len(topology.roles))
+        self.counters = {
+            row.name: Counters(self._counters, number) for number, row in enumerate(topology.roles)
+        }
+        self.peers = PeerTable()
+        self.indices = IndexTable()
+
+    def context(self, role: str, tun: int, sockets: list[socket.socket]) -> RoleContext:
+        """Attach the role's ends of its rings. Called in the role's own process."""
+        topology = self.topology
+        inputs = {
+            row.producer: RingReader(self.rings[row.name])
+            for row in topology.rings
+            if row.consumer == role
+        }
+        outputs = {
+            row.consumer: RingWriter(
+                self.rings[row.name], self.doorbells[topology.process_of(row.consumer)]
+            )
+            for row in topology.rings
+            if row.producer == role
+        }
+        return RoleContext(
+            name=role,
+            number=topology.role(role).number,
+            workers=topology.workers,
+            inputs=inputs,
+            outputs=outputs,
+            counters=self.counters[role],
+            peers=self.peers,
+            indices=self.indices,
+            tun=tun,
+            sockets=sockets,
+        )
+
+    def ring_figures(self) -> list[dict[str, Any]]:
+        """Return every ring's figures, with its name."""
+        return [
+            {"name": name, **RingView(segment).figures()} for name, segment in self.rings.items()
+        ]

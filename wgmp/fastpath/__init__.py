@@ -1,0 +1,1 @@
+"""The fast path: the only code that runs once per packet, as batch functions over records."""

@@ -1,0 +1,106 @@
+"""What the kernel says about links and routes: a NETLINK_ROUTE socket, only listened to.
+
+The supervisor learns here that its interface went up or down, changed its MTU or was deleted,
+and that routes changed (rtnetlink(7), linux/rtnetlink.h).
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_RTMGRP_LINK = 0x1
+_RTMGRP_IPV4_ROUTE = 0x40
+_RTMGRP_IPV6_ROUTE = 0x400
+
+_RTM_NEWLINK = 16
+_RTM_DELLINK = 17
+_RTM_NEWROUTE = 24
+_RTM_DELROUTE = 25
+
+_IFLA_MTU = 4
+_IFF_UP = 0x1
+
+_NLMSGHDR = struct.Struct("=IHHII")  # length, type, flags, sequence, port
+_IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
+_RTATTR = struct.Struct("=HH")  # length, type
+_MAX_MESSAGE_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChanged:
+    """A link exists: its `index`, whether it is `up`, its `mtu` in bytes (0: not said)."""
+
+    index: int
+    up: bool
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDeleted:
+    """The link with this `index` is gone."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoutesChanged:
+    """A route was added, changed or removed."""
+
+
+Event = LinkChanged | LinkDeleted | RoutesChanged
+
+
+def open_monitor() -> socket.socket:
+    """Return a non-blocking socket that becomes readable with every event. Raises OSError."""
+    monitor = socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
+    )
+    monitor.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_ROUTE))
+    return monitor
+
+
+def read_events(monitor: socket.socket) -> Iterator[Event]:
+    """Yield the events that wait; never blocks. Lost events (ENOBUFS) are passed over."""
+    while True:
+        try:
+            message = monitor.recv(_MAX_MESSAGE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            continue
+        yield from parse(message)
+
+
+def parse(message: bytes) -> Iterator[Event]:
+    """Yield the events in one datagram from the kernel."""
+    at = 0
+    while at + _NLMSGHDR.size <= len(message):
+        length, kind, _, _, _ = _NLMSGHDR.unpack_from(message, at)
+        if length < _NLMSGHDR.size:
+            return
+        body = message[at + _NLMSGHDR.size : at + length]
+        if kind in (_RTM_NEWROUTE, _RTM_DELROUTE):
+            yield RoutesChanged()
+        elif kind in (_RTM_NEWLINK, _RTM_DELLINK) and len(body) >= _IFINFOMSG.size:
+            family, _, index, flags, _ = _IFINFOMSG.unpack_from(body)
+            if kind == _RTM_NEWLINK:
+                yield LinkChanged(index, bool(flags & _IFF_UP), _mtu(body[_IFINFOMSG.size :]))
+            elif family == socket.AF_UNSPEC:  # bridges and IPv6 send DELLINK for less
+                yield LinkDeleted(index)
+        at += -(-length // 4) * 4
+
+
+def _mtu(attributes: bytes) -> int:
+    at = 0
+    while at + _RTATTR.size <= len(attributes):
+        length, kind = _RTATTR.unpack_from(attributes, at)
+        if length < _RTATTR.size:
+            return 0
+        if kind == _IFLA_MTU and length == _RTATTR.size + 4:
+            return int.from_bytes(attributes[at + 4 : at + 8], sys.byteorder)
+        at += -(-length // 4) * 4
+    return 0

@@ -1,0 +1,153 @@
+"""Options of `wgmp supervise` and `wgmpd`: from the command line, else from the environment.
+
+| environment | option | values |
+|---|---|---|
+| WGMP_WORKERS | --workers | auto, 1..64 |
+| WGMP_TOPOLOGY | --topology | auto, pipeline, compact |
+| WGMP_CONFIG | --config | a file |
+| WG_PROCESS_FOREGROUND | --foreground | 1, 0 |
+| LOG_LEVEL | | verbose or debug, error, silent |
+| WG_TUN_FD, WG_UAPI_FD | | a descriptor the process was started with |
+
+The WG_ ones and LOG_LEVEL mean what they mean to wireguard-go (main.go). An empty variable is
+an unset one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+
+import msgspec
+
+from wgmp.errors import ConfigError
+
+WORKERS_MAX = 64
+INTERFACE_NAME_BYTES = 15  # IFNAMSIZ - 1, linux/if.h
+
+# What the kernel refuses in a name (net/core/dev.c, dev_valid_name): "/", ":" and isspace() of
+# its Latin-1 table; and "%", by which it would make up a name of its own.
+_NOT_IN_NAMES = frozenset(b"/:%\0" + b" \t\n\v\f\r\xa0")
+
+
+class TopologyChoice(StrEnum):
+    """Which topology to run; `AUTO` leaves it to the number of cores."""
+
+    AUTO = "auto"
+    PIPELINE = "pipeline"
+    COMPACT = "compact"
+
+
+class LogLevel(StrEnum):
+    """How much to log, in wireguard-go's words ("debug" is another for "verbose")."""
+
+    VERBOSE = "verbose"
+    ERROR = "error"
+    SILENT = "silent"
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What to run. `workers`: None leaves it to the number of cores.
+
+    `tun_fd`, `uapi_fd`: descriptors to use instead of opening, None to open.
+    """
+
+    interface: str
+    config: Path | None = None
+    workers: int | None = None
+    topology: TopologyChoice = TopologyChoice.AUTO
+    foreground: bool = False
+    log_level: LogLevel = LogLevel.ERROR
+    tun_fd: int | None = None
+    uapi_fd: int | None = None
+
+
+def read_options(
+    interface: str,
+    environment: Mapping[str, str],
+    *,
+    config: str | None = None,
+    workers: str | None = None,
+    topology: str | None = None,
+    foreground: bool = False,
+) -> Options:
+    """Return the options: what the command line gave (not None), else the environment.
+
+    Raises ConfigError that names the option or the variable and what it may be.
+    """
+
+    def choose(given: str | None, option: str, variable: str) -> tuple[str, str]:
+        return (option, given) if given is not None else (variable, environment.get(variable, ""))
+
+    _, file = choose(config, "--config", "WGMP_CONFIG")
+    return Options(
+        interface=check_interface_name(interface),
+        config=Path(file) if file else None,
+        workers=_workers(*choose(workers, "--workers", "WGMP_WORKERS")),
+        topology=_topology(*choose(topology, "--topology", "WGMP_TOPOLOGY")),
+        foreground=_flag("WG_PROCESS_FOREGROUND", environment) or foreground,
+        log_level=_log_level("LOG_LEVEL", environment),
+        tun_fd=_descriptor("WG_TUN_FD", environment),
+        uapi_fd=_descriptor("WG_UAPI_FD", environment),
+    )
+
+
+def check_interface_name(name: str) -> str:
+    """Return the name if Linux can give it to an interface; raise ConfigError if not."""
+    raw = os.fsencode(name)
+    if not 1 <= len(raw) <= INTERFACE_NAME_BYTES:
+        raise ConfigError(
+            f"interface name {name!r} has {len(raw)} bytes: write one of 1 to "
+            f"{INTERFACE_NAME_BYTES}"
+        )
+    if name in (".", "..") or not _NOT_IN_NAMES.isdisjoint(raw):
+        raise ConfigError(
+            f"interface name {name!r} is not possible: write one without blanks, "
+            "'/', ':' and '%', for example wg0"
+        )
+    return name
+
+
+def _workers(name: str, text: str) -> int | None:
+    if text in ("", "auto"):
+        return None
+    if text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= WORKERS_MAX:
+        return int(text)
+    raise ConfigError(f"{name}: {text!r} is not possible: write auto, or 1 to {WORKERS_MAX}")
+
+
+def _topology(name: str, text: str) -> TopologyChoice:
+    try:
+        return TopologyChoice(text or "auto")
+    except ValueError:
+        raise ConfigError(
+            f"{name}: {text!r} is not possible: write {', '.join(TopologyChoice)}"
+        ) from None
+
+
+def _log_level(name: str, environment: Mapping[str, str]) -> LogLevel:
+    text = environment.get(name, "")
+    try:
+        return LogLevel("verbose" if text == "debug" else text or "error")
+    except ValueError:
+        raise ConfigError(
+            f"{name}: {text!r} is not possible: write verbose, debug, error or silent"
+        ) from None
+
+
+def _flag(name: str, environment: Mapping[str, str]) -> bool:
+    text = environment.get(name, "")
+    if text not in ("", "0", "1"):
+        raise ConfigError(f"{name}: {text!r} is not possible: write 1 or 0")
+    return text == "1"
+
+
+def _descriptor(name: str, environment: Mapping[str, str]) -> int | None:
+    text = environment.get(name, "")
+    if not text:
+        return None
+    if text.isascii() and text.isdigit() and len(text) <= 9:
+        return int(text)
+    raise ConfigError(f"{name}: {text!r} is no descriptor: write its number, for example 3")

@@ -1,0 +1,150 @@
+"""Orders: the typed messages by which the supervisor changes what the roles do.
+
+One datagram of a Unix SEQPACKET socket carries a list of orders (msgspec, msgpack). Every
+role gets every order and ignores those that are not its business. Orders are idempotent:
+a role's successor is sent the whole state again (`Device.snapshot`).
+
+A peer is named by its *peer id*: `generation << ROW_BITS | row`. The row is its place in the
+shared peer table and is used again after the peer is gone; the id never is, so that a record
+still in a ring cannot reach the row's next tenant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+ROW_BITS = 20
+ROW_MASK = (1 << ROW_BITS) - 1
+
+
+def row_of(peer: int) -> int:
+    """Return the peer table's row of a peer id."""
+    return peer & ROW_MASK
+
+
+class EndpointOrder(msgspec.Struct, frozen=True, array_like=True):
+    """An endpoint as configured: packed `address` of 4 or 16 bytes, `port`, IPv6 `scope_id`."""
+
+    address: bytes
+    port: int
+    scope_id: int = 0
+
+
+class SetPrivateKey(msgspec.Struct, frozen=True, tag=True):
+    """The device's private key: 32 bytes, or b"" for none."""
+
+    private_key: bytes
+
+
+class SetPeer(msgspec.Struct, frozen=True, tag=True):
+    """Add a peer, or change one: the whole of its configuration but for its allowed IPs.
+
+    `endpoint` None keeps the one the peer has. `keepalive`: seconds, 0 is off.
+    `preshared_key`: 32 bytes, zeros for none.
+    """
+
+    peer: int
+    public_key: bytes
+    preshared_key: bytes
+    keepalive: int
+    endpoint: EndpointOrder | None = None
+
+
+class RemovePeer(msgspec.Struct, frozen=True, tag=True):
+    """Forget a peer, its sessions and its allowed IPs."""
+
+    peer: int
+
+
+class AddAllowedIP(msgspec.Struct, frozen=True, tag=True):
+    """Route a prefix to a peer, taking it from the peer that has it now.
+
+    `network`: packed, 4 or 16 bytes, host bits zero; `length`: prefix length in bits.
+    """
+
+    network: bytes
+    length: int
+    peer: int
+
+
+class RemoveAllowedIP(msgspec.Struct, frozen=True, tag=True):
+    """Take a prefix from a peer; ignored when another peer has it by now."""
+
+    network: bytes
+    length: int
+    peer: int
+
+
+class SetSockets(msgspec.Struct, frozen=True, tag=True):
+    """New UDP sockets: their descriptors come with the datagram, IPv4 first, then IPv6.
+
+    `families`: which there are, of 4 and 6, in that order.
+    """
+
+    families: tuple[int, ...]
+
+
+class SetLink(msgspec.Struct, frozen=True, tag=True):
+    """The TUN interface's state: `up`, and `mtu` in bytes."""
+
+    up: bool
+    mtu: int
+
+
+class ForgetSources(msgspec.Struct, frozen=True, tag=True):
+    """Routes, port or fwmark changed: forget the local addresses to send from."""
+
+
+Order = (
+    SetPrivateKey
+    | SetPeer
+    | RemovePeer
+    | AddAllowedIP
+    | RemoveAllowedIP
+    | SetSockets
+    | SetLink
+    | ForgetSources
+)
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """A role's process has attached everything and starts its loop."""
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """A role's process could not start, or met a broken invariant: one line why."""
+
+    message: str
+
+
+Report = Ready | Failed
+
+MAX_MESSAGE_BYTES = 1 << 16
+_ORDERS_IN_MESSAGE = 256
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_orders = msgspec.msgpack.Decoder(list[Order]).decode
+_decode_report: Callable[[bytes], Report] = msgspec.msgpack.Decoder(Report).decode
+
+
+def encode_orders(orders: list[Order]) -> list[bytes]:
+    """Return the messages that carry the orders, each within MAX_MESSAGE_BYTES."""
+    starts = range(0, len(orders), _ORDERS_IN_MESSAGE)
+    return [_encode(orders[start : start + _ORDERS_IN_MESSAGE]) for start in starts]
+
+
+def decode_orders(message: bytes) -> list[Order]:
+    """Return a message's orders; raises msgspec.DecodeError, which ends the role."""
+    return _decode_orders(message)
+
+
+def encode_report(report: Report) -> bytes:
+    """Return the message that carries a report to the supervisor."""
+    return _encode(report)
+
+
+def decode_report(message: bytes) -> Report:
+    """Return a role's report; raises msgspec.DecodeError."""
+    return _decode_report(message)

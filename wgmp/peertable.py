@@ -1,0 +1,197 @@
+"""The peer table and the index table: what several processes know of a peer.
+
+**Peer table**, one row of 16 words per peer; no keys in it.
+
+| word | field | written by |
+|---|---|---|
+| 0 | owner: the worker's number | the supervisor |
+| 1 | peer id of the row's tenant | the owning worker |
+| 2 | version: odd while the endpoint is being written | the owning worker |
+| 3, 4 | bytes received, bytes sent (outer, as `wg` counts them) | the owning worker |
+| 5 | last handshake, Unix nanoseconds, 0 never | the owning worker |
+| 6..11 | endpoint | the owning worker |
+| 12, 13 | greatest TAI64N timestamp received | the owning worker |
+
+The row outlives the worker, so its successor knows where the peer was last seen and which
+initiations are replays.
+
+**Index table**, one word per entry: receiver index in the low half, row + 1 in the high half,
+0 when free. An index's entry is its low bits, so the UDP reader finds the owner of a datagram
+with two loads. A worker draws an index at random but for the class bits, which are its number:
+free entries of a class are written only by that class's worker, used ones only by the worker
+that owns the peer. An observer learns the class: log2 of the number of workers, in bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from wgmp.orders import row_of
+from wgmp.protocol.outcome import Endpoint
+from wgmp.record import ENDPOINT_BYTES, pack_endpoint, unpack_endpoint
+from wgmp.shm import WORD_BYTES, Segment
+
+ROWS = 16_384
+ROW_WORDS = 16
+
+_OWNER, _TENANT, _VERSION, _RX, _TX, _HANDSHAKE, _ENDPOINT, _TIMESTAMP = 0, 1, 2, 3, 4, 5, 6, 12
+_TIMESTAMP_BYTES = 12
+
+# Three keypairs and a handshake for each of 16,384 peers fill half of it.
+INDEX_ENTRIES = 131_072
+_INDEX_MASK = INDEX_ENTRIES - 1
+_LOW_HALF = 0xFFFF_FFFF
+_ATTEMPTS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class PeerFigures:
+    """What a row says of its peer. `last_handshake_ns`: Unix nanoseconds, 0 never."""
+
+    endpoint: Endpoint | None
+    last_handshake_ns: int
+    rx_bytes: int
+    tx_bytes: int
+
+
+class PeerTable:
+    """The rows of all peers."""
+
+    def __init__(self) -> None:
+        self._segment = Segment("peers", ROWS * ROW_WORDS * WORD_BYTES)
+        self._words = self._segment.words
+
+    def set_owner(self, peer: int, worker: int) -> None:
+        """Supervisor: let `worker` own the peer from now on."""
+        self._words[row_of(peer) * ROW_WORDS + _OWNER] = worker
+
+    def owner(self, row: int) -> int:
+        """Return the number of the worker that owns the row's peer."""
+        return self._words[row * ROW_WORDS + _OWNER]
+
+    def row(self, peer: int) -> PeerRow:
+        """Return the peer's row, for its owning worker."""
+        start = row_of(peer) * ROW_WORDS
+        words = self._words[start : start + ROW_WORDS]
+        return PeerRow(words, peer)
+
+    def figures(self, peer: int) -> PeerFigures:
+        """Return what the row says; zeros when its tenant is another peer (or none yet)."""
+        row = self.row(peer)
+        return row.figures() if row.is_tenant() else PeerFigures(None, 0, 0, 0)
+
+
+class PeerRow:
+    """One peer's row. `adopt` makes the peer its tenant; only then may it be written."""
+
+    __slots__ = ("_peer", "_words")
+
+    def __init__(self, words: memoryview, peer: int) -> None:
+        self._words = words
+        self._peer = peer
+
+    def is_tenant(self) -> bool:
+        """Return whether the row speaks of this peer."""
+        # The id is stored with one added: a fresh row's zero is nobody's.
+        return bool(self._words[_TENANT] == self._peer + 1)
+
+    def adopt(self) -> bool:
+        """Owner: take the row over; return whether a predecessor already kept it for this peer."""
+        if self.is_tenant():
+            self._words[_VERSION] += self._words[_VERSION] & 1  # it died while writing
+            return True
+        self._words[_TENANT] = 0
+        for word in range(_VERSION, ROW_WORDS):
+            self._words[word] = 0
+        self._words[_TENANT] = self._peer + 1
+        return False
+
+    def abandon(self) -> None:
+        """Owner: the peer is gone; the row speaks of nobody."""
+        self._words[_TENANT] = 0
+
+    def add_received(self, count: int) -> None:
+        """Owner: count authenticated bytes received."""
+        self._words[_RX] += count
+
+    def add_sent(self, count: int) -> None:
+        """Owner: count bytes sent."""
+        self._words[_TX] += count
+
+    def set_last_handshake(self, unix_ns: int) -> None:
+        """Owner: a handshake completed."""
+        self._words[_HANDSHAKE] = unix_ns
+
+    def set_endpoint(self, endpoint: Endpoint | None) -> None:
+        """Owner: the peer is at `endpoint` now."""
+        packed = bytes(ENDPOINT_BYTES) if endpoint is None else pack_endpoint(endpoint)
+        self._words[_VERSION] += 1
+        self._bytes(_ENDPOINT, ENDPOINT_BYTES)[:] = packed
+        self._words[_VERSION] += 1
+
+    def set_greatest_timestamp(self, timestamp: bytes) -> None:
+        """Owner: remember the newest initiation's 12-byte TAI64N label."""
+        self._bytes(_TIMESTAMP, _TIMESTAMP_BYTES)[:] = timestamp
+
+    def greatest_timestamp(self) -> bytes:
+        """Return the 12 bytes of the newest initiation's label, zeros for none."""
+        return bytes(self._bytes(_TIMESTAMP, _TIMESTAMP_BYTES))
+
+    def endpoint(self) -> Endpoint | None:
+        """Return the endpoint last written, or None; never half of one and half of another."""
+        words = self._words
+        for _ in range(_ATTEMPTS):
+            version = words[_VERSION]
+            endpoint = unpack_endpoint(bytes(self._bytes(_ENDPOINT, ENDPOINT_BYTES)))
+            if not version & 1 and words[_VERSION] == version:
+                return endpoint
+        return None  # its writer died half-way; the successor writes it anew
+
+    def figures(self) -> PeerFigures:
+        """Return the row's figures."""
+        words = self._words
+        return PeerFigures(self.endpoint(), words[_HANDSHAKE], words[_RX], words[_TX])
+
+    def _bytes(self, word: int, length: int) -> memoryview:
+        start = word * WORD_BYTES
+        return self._words.cast("B")[start : start + length]
+
+
+class IndexTable:
+    """Which row a receiver index belongs to."""
+
+    def __init__(self) -> None:
+        self._segment = Segment("indices", INDEX_ENTRIES * WORD_BYTES)
+        self._words = self._segment.words
+
+    def row(self, index: int) -> int | None:
+        """Return the row that the u32 `index` belongs to, or None."""
+        word = self._words[index & _INDEX_MASK]
+        if word & _LOW_HALF != index or not word >> 32:
+            return None
+        return (word >> 32) - 1
+
+    def draw(self, peer: int, worker: int, workers: int, randomness: Callable[[int], bytes]) -> int:
+        """Worker: claim a random index of the worker's class for the peer.
+
+        Raises RuntimeError when the table is practically full of the class's indices.
+        """
+        class_mask = (1 << (workers - 1).bit_length()) - 1
+        for _ in range(_ATTEMPTS):
+            index = int.from_bytes(randomness(4), "little") & ~class_mask | worker
+            if not self._words[index & _INDEX_MASK]:
+                self._words[index & _INDEX_MASK] = (row_of(peer) + 1) << 32 | index
+                return index
+        raise RuntimeError("no receiver index is free")
+
+    def free(self, index: int) -> None:
+        """Worker: give an index back. Freeing one that is free already does nothing."""
+        if self._words[index & _INDEX_MASK] & _LOW_HALF == index:
+            self._words[index & _INDEX_MASK] = 0
+
+    def free_all_of(self, worker: int, peers: PeerTable) -> None:
+        """Worker's successor: give back what the predecessor's sessions held."""
+        for entry, word in enumerate(self._words.tolist()):
+            if word and peers.owner((word >> 32) - 1) == worker:
+                self._words[entry] = 0

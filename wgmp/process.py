@@ -1,0 +1,228 @@
+"""The one run loop: a process is a list of roles that share it.
+
+Each turn: wait for descriptors (not at all while there is work), take the supervisor's orders,
+let every role step. When no role had work the process declares itself asleep, looks at its
+rings once more, and waits in epoll for a descriptor, the doorbell, or the next deadline.
+
+The supervisor's end of the control socket closing is the order to stop.
+"""
+
+from __future__ import annotations
+
+import array
+import faulthandler
+import gc
+import logging
+import os
+import select
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Callable
+
+from wgmp.counters import Counter
+from wgmp.orders import (
+    MAX_MESSAGE_BYTES,
+    Failed,
+    Ready,
+    Report,
+    SetSockets,
+    decode_orders,
+    encode_report,
+)
+from wgmp.ring import Doorbell
+from wgmp.role import Role
+
+log = logging.getLogger("wgmp")
+
+# The longest sleep: how soon a heartbeat shows in the counters of an idle gateway.
+_LONGEST_SLEEP_S = 1.0
+_MAX_DESCRIPTORS = 4
+
+
+def boottime() -> float:
+    """Return the time that goes on while the machine is suspended, in seconds."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def run(
+    build: Callable[[], list[Role]],
+    doorbell: Doorbell,
+    control: socket.socket,
+    sockets: list[socket.socket],
+) -> int:
+    """Build the roles, report, and run them until told to stop; return the exit code.
+
+    `sockets`: the UDP sockets inherited, closed when others take their place. What goes wrong
+    is reported to the supervisor before the process ends.
+    """
+    signal.set_wakeup_fd(-1)  # the supervisor's event loop had one
+    # Ctrl-C reaches the whole terminal; the supervisor alone decides when roles stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    faulthandler.enable()
+    try:
+        loop = Loop(build(), doorbell, control, sockets)
+        _report(control, Ready())
+        # What exists now lives as long as the process; the collector need not look at it again.
+        gc.freeze()
+        loop.run()
+    except Exception as error:
+        log.debug("%s", traceback.format_exc())
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{os.path.basename(place.filename)}:{place.lineno}"
+        _report(control, Failed(f"{type(error).__name__}: {error} ({where})"))
+        return 1
+    return 0
+
+
+def _report(control: socket.socket, report: Report) -> None:
+    try:
+        control.send(encode_report(report))
+    except OSError:
+        log.debug("the supervisor is gone, nobody hears: %s", report)
+
+
+class Loop:
+    """The run loop of one process."""
+
+    def __init__(
+        self,
+        roles: list[Role],
+        doorbell: Doorbell,
+        control: socket.socket,
+        sockets: list[socket.socket],
+    ) -> None:
+        self._roles = roles
+        self._inputs = [ring for role in roles for ring in role.inputs]
+        self._doorbell = doorbell
+        self._control = control
+        self._sockets = sockets
+        self._epoll = select.epoll()
+        self._interest: dict[int, int] = {}
+        self._readers: dict[int, Role] = {}
+        self._stopping = False
+        for role in roles:
+            role.counters.add(Counter.STARTS)
+        self._watch()
+
+    def run(self) -> None:
+        """Turn until the supervisor says stop."""
+        busy = False
+        while not self._stopping:
+            timeout = 0.0 if busy else self._fall_asleep()
+            events = self._epoll.poll(timeout)
+            if not busy:
+                self._doorbell.wake_up()
+            now = boottime()
+            for descriptor, _ in events:
+                self._dispatch(descriptor, now)
+            busy = False
+            for role in self._roles:
+                if role.step(now):
+                    busy = True
+                role.counters.store(Counter.HEARTBEAT, int(now * 1e9))
+            self._watch_writers()
+        for role in self._roles:
+            role.teardown()
+
+    def _fall_asleep(self) -> float:
+        """Declare sleep; return how long it may last in seconds, 0 when there is work after all."""
+        self._doorbell.fall_asleep()
+        # A role that waits for a descriptor to drain leaves its rings as they are.
+        if self._blocked() is None and any(ring.waiting() for ring in self._inputs):
+            return 0.0
+        now = boottime()
+        longest = now + _LONGEST_SLEEP_S
+        for role in self._roles:
+            role.counters.add(Counter.SLEEPS)
+            deadline = role.deadline()
+            if deadline is not None and deadline < longest:
+                longest = deadline
+        return max(0.0, longest - now)
+
+    def _dispatch(self, descriptor: int, now: float) -> None:
+        role = self._readers.get(descriptor)
+        if role is not None:
+            role.readable = True
+        elif descriptor == self._doorbell.descriptor:
+            self._doorbell.silence()
+        elif descriptor == self._control.fileno():
+            self._take_orders(now)
+
+    def _take_orders(self, now: float) -> None:
+        """Let every role obey what the supervisor sent; the end of the stream is the stop."""
+        while True:
+            try:
+                message, sockets = _receive(self._control)
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                message, sockets = b"", []
+            if not message:
+                self._stopping = True
+                return
+            orders = decode_orders(message)
+            for order in orders:
+                for role in self._roles:
+                    role.obey(order, now, sockets)
+            if any(isinstance(order, SetSockets) for order in orders):
+                self._watch()
+                for old in self._sockets:
+                    old.close()
+                self._sockets = sockets
+
+    def _blocked(self) -> int | None:
+        for role in self._roles:
+            descriptor = role.blocked_on()
+            if descriptor is not None:
+                return descriptor
+        return None
+
+    def _watch(self) -> None:
+        """Let epoll watch what the roles read, the doorbell and the control socket."""
+        self._readers = {fd: role for role in self._roles for fd in role.descriptors()}
+        wanted = [*self._readers, self._doorbell.descriptor, self._control.fileno()]
+        self._set_interest(dict.fromkeys(wanted, select.EPOLLIN))
+
+    def _watch_writers(self) -> None:
+        blocked = self._blocked()
+        known = any(mask & select.EPOLLOUT for mask in self._interest.values())
+        if blocked is None and not known:
+            return
+        wanted = {
+            fd: mask & ~select.EPOLLOUT for fd, mask in self._interest.items() if mask != _OUT_ONLY
+        }
+        if blocked is not None:
+            wanted[blocked] = wanted.get(blocked, 0) | select.EPOLLOUT
+        self._set_interest(wanted)
+
+    def _set_interest(self, wanted: dict[int, int]) -> None:
+        for descriptor in self._interest.keys() - wanted.keys():
+            try:
+                self._epoll.unregister(descriptor)
+            except (OSError, ValueError):
+                continue  # closed by now, and so forgotten by the kernel
+        for descriptor, mask in wanted.items():
+            if descriptor not in self._interest:
+                self._epoll.register(descriptor, mask)
+            elif self._interest[descriptor] != mask:
+                self._epoll.modify(descriptor, mask)
+        self._interest = wanted
+
+
+_OUT_ONLY = select.EPOLLOUT
+
+
+def _receive(control: socket.socket) -> tuple[bytes, list[socket.socket]]:
+    """Receive one message with the sockets that came with it; raises BlockingIOError."""
+    room = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
+    message, ancillary, _, _ = control.recvmsg(MAX_MESSAGE_BYTES, room)
+    sockets = []
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors = array.array("i")
+            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+            sockets += [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    return message, sockets

@@ -1,0 +1,197 @@
+"""What a peer sends: packets, keepalives and initiations, and when it may.
+
+`Peer` (peer.py) is this and what comes in. Staged packets, the endpoint, the keypairs and the
+timers live here, for all of them decide about sending.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from math import inf
+
+from wgmp.protocol.constants import (
+    DEFAULT_MTU,
+    MAX_STAGED_PACKETS,
+    MAX_TIMER_HANDSHAKES,
+    REKEY_TIMEOUT,
+    TIMESTAMP_SIZE,
+)
+from wgmp.protocol.handshake import Handshake, IndexSpace
+from wgmp.protocol.keypair import Keypair
+from wgmp.protocol.keypairs import Keypairs
+from wgmp.protocol.noise import Identity
+from wgmp.protocol.outcome import Drop, DropReason, Endpoint, Outcome, SendDatagram
+from wgmp.protocol.timers import PeerTimers
+
+
+class Outbound:
+    """The sending half of a peer. `now` is monotonic seconds everywhere.
+
+    `peer`: the peer id; `endpoint`: where the peer was last seen; `mtu`: the tunnel's, for
+    padding; `keypairs`: its sessions; `handshake_attempts`: initiations sent since the last
+    reason to send one.
+    """
+
+    __slots__ = (
+        "_handshake",
+        "_initiate_again_at",
+        "_staged",
+        "_timers",
+        "endpoint",
+        "handshake_attempts",
+        "keypairs",
+        "mtu",
+        "peer",
+    )
+
+    def __init__(
+        self,
+        *,
+        peer: int,
+        identity: Identity | None,
+        public_key: bytes,
+        preshared_key: bytes,
+        keepalive: int,
+        endpoint: Endpoint | None,
+        indices: IndexSpace,
+        randomness: Callable[[int], bytes],
+        tai64n: Callable[[], bytes],
+        greatest_timestamp: bytes = bytes(TIMESTAMP_SIZE),
+    ) -> None:
+        """Make a peer that does nothing yet: `start` sends its first persistent keepalive.
+
+        `peer`: its id; `public_key`, `preshared_key`: 32 bytes, the latter zeros for none;
+        `keepalive`: seconds, 0 for none; `randomness(n)`: n bytes from a CSPRNG; `tai64n()`:
+        a label of the present; `greatest_timestamp`: the newest one a predecessor consumed.
+        """
+        self.peer = peer
+        self.endpoint = endpoint
+        self.mtu = DEFAULT_MTU
+        self.keypairs = Keypairs()
+        self.handshake_attempts = 0
+        self.last_session_at: float | None = None
+        self._handshake = Handshake(
+            peer,
+            identity,
+            public_key,
+            preshared_key,
+            greatest_timestamp,
+            indices,
+            randomness,
+            tai64n,
+        )
+        self._timers = PeerTimers(keepalive, randomness)
+        self._indices = indices
+        self._staged: deque[bytes] | None = None
+        self._initiate_again_at = -inf
+        self._last_minute_handshake_sent = False
+
+    @property
+    def staged(self) -> int:
+        """The number of packets that wait for a session."""
+        return len(self._staged) if self._staged else 0
+
+    def send(self, packet: bytes, now: float) -> list[Outcome]:
+        """Send one inner packet now, or once there is a session."""
+        keypair = self.sending_keypair(now)
+        if keypair is None:
+            return self.stage(packet, now)
+        if self.endpoint is None:
+            return [Drop(DropReason.NO_ENDPOINT)]
+        datagram = keypair.seal(packet, self.mtu)
+        return [SendDatagram(datagram, self.endpoint), *self.packets_sent(keypair, 1, now)]
+
+    def sending_keypair(self, now: float) -> Keypair | None:
+        """Return the keypair to seal the next packet with, or None: then `stage` it."""
+        current = self.keypairs.current
+        return current if current is not None and current.sendable(now) else None
+
+    def packets_sent(self, keypair: Keypair, count: int, now: float) -> list[Outcome]:
+        """`count` packets, at least one and none of them empty, were sealed with `keypair`."""
+        assert count > 0
+        self._timers.data_sent(now)
+        return self._anything_sent(keypair, now)
+
+    def stage(self, packet: bytes, now: float) -> list[Outcome]:
+        """Keep a packet until there is a session, and ask for one; the oldest goes first."""
+        if self.endpoint is None:
+            return [Drop(DropReason.NO_ENDPOINT)]
+        if self._handshake.identity is None:
+            return [Drop(DropReason.NO_IDENTITY)]
+        if self._staged is None:
+            self._staged = deque()
+        self._staged.append(packet)
+        outcomes: list[Outcome] = []
+        if len(self._staged) > MAX_STAGED_PACKETS:
+            self._staged.popleft()
+            outcomes.append(Drop(DropReason.STAGED_OVERFLOW))
+        return outcomes + self.begin_handshake(now)
+
+    def begin_handshake(self, now: float) -> list[Outcome]:
+        """Ask for a session: send an initiation, or in time, when one was sent just now.
+
+        A reason to ask starts the count of attempts anew (WP 6.4).
+        """
+        self.handshake_attempts = 0
+        return self._initiate(now)
+
+    def forget_source(self) -> list[Outcome]:
+        """Let the kernel choose the local address to send from anew."""
+        if self.endpoint is not None:
+            self.endpoint = self.endpoint.without_source()
+        return []
+
+    def _initiate(self, now: float) -> list[Outcome]:
+        if self.endpoint is None:
+            return []
+        if now < self._initiate_again_at:
+            self._timers.handshake_held_back(self._initiate_again_at)
+            return []
+        datagram = self._handshake.initiate(now)
+        if isinstance(datagram, DropReason):
+            return [Drop(datagram)]
+        self._initiate_again_at = now + REKEY_TIMEOUT
+        self.handshake_attempts += 1
+        self._timers.any_authenticated_packet_traversal(now)
+        self._timers.any_authenticated_packet_sent()
+        self._timers.handshake_initiated(now)
+        return [SendDatagram(datagram, self.endpoint, handshake=True)]
+
+    def _retransmit(self, now: float) -> list[Outcome]:
+        if self.handshake_attempts >= MAX_TIMER_HANDSHAKES:
+            self._timers.handshake_given_up(now)
+            return self._drop_staged(DropReason.HANDSHAKE_TIMEOUT)
+        if self.handshake_attempts:
+            self.forget_source()  # it may be why nobody answers
+        return self._initiate(now)
+
+    def _keepalive(self, now: float) -> list[Outcome]:
+        """Send the staged packets, or an empty one, or ask for a session to send it on."""
+        keypair = self.sending_keypair(now)
+        if keypair is None:
+            return self.begin_handshake(now)
+        if self._staged:
+            return self._flush(now)
+        if self.endpoint is None:
+            return []
+        datagram = keypair.seal(b"", self.mtu)
+        return [SendDatagram(datagram, self.endpoint), *self._anything_sent(keypair, now)]
+
+    def _flush(self, now: float) -> list[Outcome]:
+        keypair = self.sending_keypair(now)
+        endpoint = self.endpoint
+        if not self._staged or keypair is None or endpoint is None:
+            return []
+        packets, self._staged = self._staged, None
+        datagrams = [SendDatagram(keypair.seal(packet, self.mtu), endpoint) for packet in packets]
+        return [*datagrams, *self.packets_sent(keypair, len(datagrams), now)]
+
+    def _anything_sent(self, keypair: Keypair, now: float) -> list[Outcome]:
+        self._timers.any_authenticated_packet_traversal(now)
+        self._timers.any_authenticated_packet_sent()
+        return self.begin_handshake(now) if keypair.wants_rekey_on_send(now) else []
+
+    def _drop_staged(self, reason: DropReason) -> list[Outcome]:
+        count, self._staged = self.staged, None
+        return [Drop(reason, count)] if count else []

@@ -1,0 +1,291 @@
+"""One peer of the device: its sessions, timers, staged packets and endpoint.
+
+```
+outgoing   send: sending_keypair -> seal -> packets_sent        (or stage -> begin_handshake)
+incoming   receive: keypair -> age -> open (tag, then replay) -> datagrams_received
+handshake  begin_handshake -> initiation ... consume_response -> staged packets flushed
+           consume_initiation -> response ... first packet on next -> staged packets flushed
+time       deadline says when to call due
+```
+Every method returns what is to be done, in order. Nothing moves before a message has
+authenticated: endpoint, timers, replay window and the promotion of a keypair alike.
+A batch path does the sealing and opening itself and calls the parts instead of the wholes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from math import inf
+
+from wgmp.protocol import ip
+from wgmp.protocol.constants import (
+    DEFAULT_MTU,
+    MAX_STAGED_PACKETS,
+    MAX_TIMER_HANDSHAKES,
+    REKEY_TIMEOUT,
+    TIMESTAMP_SIZE,
+)
+from wgmp.protocol.crypto import Bytes
+from wgmp.protocol.handshake import Handshake, IndexSpace
+from wgmp.protocol.keypair import Keypair, Keypairs
+from wgmp.protocol.messages import TransportHeader
+from wgmp.protocol.noise import Identity, OpenedInitiation, SessionKeys
+from wgmp.protocol.outcome import (
+    Drop,
+    DropReason,
+    Endpoint,
+    HandshakeCompleted,
+    Outcome,
+    SendDatagram,
+    WritePacket,
+)
+from wgmp.protocol.timers import PeerTimers, Timer
+
+
+class Peer:
+    """A peer. `now` is monotonic seconds everywhere.
+
+    `keypairs`: its sessions; `mtu`: the tunnel's, for padding; `endpoint`: where it was last
+    seen; `handshake_attempts`: initiations sent since the last reason to send one;
+    `last_session_at`: when a handshake last completed, None for never.
+    """
+
+    __slots__ = (
+        "_handshake",
+        "_indices",
+        "_initiate_again_at",
+        "_last_minute_handshake_sent",
+        "_staged",
+        "_timers",
+        "endpoint",
+        "handshake_attempts",
+        "keypairs",
+        "last_session_at",
+        "mtu",
+        "peer",
+    )
+
+
+    @property
+    def public_key(self) -> bytes:
+        """The peer's static public key, 32 bytes."""
+        return self._handshake.public_key
+
+    @property
+    def greatest_timestamp(self) -> bytes:
+        """The 12-byte label of the newest initiation consumed."""
+        return self._handshake.greatest_timestamp
+
+
+    # Configuration
+
+    def start(self, now: float) -> list[Outcome]:
+        """The interface is up: send the first persistent keepalive, if the peer has one."""
+        return self._persistent_keepalive(now) if self._timers.keepalive else []
+
+    def set_identity(self, identity: Identity | None, now: float) -> list[Outcome]:
+        """Change the device's key. Sessions made with the old one seal nothing any more."""
+        self._handshake.set_identity(identity)
+        for keypair in self.keypairs:
+            keypair.retire()
+        self._initiate_again_at = now
+        return []
+
+    def set_preshared_key(self, preshared_key: bytes) -> list[Outcome]:
+        """Change the preshared key (32 bytes); the next handshake message uses it."""
+        self._handshake.preshared_key = preshared_key
+        return []
+
+    def set_endpoint(self, endpoint: Endpoint | None) -> list[Outcome]:
+        """Let the peer be at `endpoint`, until it is heard from elsewhere."""
+        self.endpoint = endpoint
+        return []
+
+    def set_keepalive(self, seconds: int, now: float) -> list[Outcome]:
+        """Change the persistent keepalive's interval; turned on, it sends one at once."""
+        before = self._timers.keepalive
+        self._timers.keepalive = seconds
+        if seconds == 0:
+            self._timers.disarm(Timer.PERSISTENT_KEEPALIVE)
+        elif before == 0:
+            return self._persistent_keepalive(now)
+        elif before != seconds:
+            self._timers.arm(Timer.PERSISTENT_KEEPALIVE, now + seconds)
+        return []
+
+
+    def close(self) -> list[Outcome]:
+        """The peer is removed: give back its indices and drop its keys and packets."""
+        self._zero_key_material()
+        self._handshake.set_identity(None)
+        self._timers.clear()
+        return self._drop_staged(DropReason.PEER_REMOVED)
+
+    # Outgoing
+
+
+    # Incoming
+
+    def keypair(self, local_index: int) -> Keypair | None:
+        """Return the session that `local_index` names to the peer, or None."""
+        return self.keypairs.find(local_index)
+
+    def receive(self, datagram: Bytes, endpoint: Endpoint, now: float) -> list[Outcome]:
+        """Take one transport datagram of any content that came from `endpoint`.
+
+        Whether the packet's source may come from this peer is the caller's to check.
+        """
+        header = TransportHeader.unpack(datagram)
+        if isinstance(header, DropReason):
+            return [Drop(header)]
+        keypair = self.keypair(header.receiver)
+        if keypair is None:
+            return [Drop(DropReason.UNKNOWN_INDEX)]
+        if keypair.expired(now):
+            return [Drop(DropReason.KEYPAIR_EXPIRED)]
+        padded = keypair.open(datagram)
+        if isinstance(padded, DropReason):
+            return [Drop(padded)]
+        if not padded:
+            return self.datagrams_received(keypair, endpoint, 0, 1, now)
+        outcomes = self.datagrams_received(keypair, endpoint, 1, 0, now)
+        packet = ip.trim(padded)
+        return [*outcomes, Drop(packet) if isinstance(packet, DropReason) else WritePacket(packet)]
+
+    def datagrams_received(
+        self, keypair: Keypair, endpoint: Endpoint, data: int, keepalives: int, now: float
+    ) -> list[Outcome]:
+        """Datagrams on `keypair` have authenticated and were no replays, at least one.
+
+        `data` of them held a packet, `keepalives` did not; the last came from `endpoint`.
+        """
+        assert data + keepalives > 0
+        self.endpoint = endpoint
+        self._anything_received(now)
+        if data:
+            self._timers.data_received(now)
+        outcomes: list[Outcome] = []
+        if keypair is self.keypairs.next:
+            self._free(self.keypairs.promote())
+            outcomes += self._handshake_complete(initiator=False, now=now)
+            outcomes += self._flush(now)
+        current = self.keypairs.current
+        if current is not None and current.wants_rekey_on_receive(now):
+            outcomes += self._last_minute_handshake(now)
+        return outcomes
+
+    def consume_initiation(
+        self, opened: OpenedInitiation, endpoint: Endpoint, now: float
+    ) -> list[Outcome]:
+        """Answer an initiation whose static key is this peer's, if it is fresh.
+
+        Answering counts as our last handshake sent: our own is held back for 5 s.
+        """
+        answer = self._handshake.answer(opened, now)
+        if isinstance(answer, DropReason):
+            return [Drop(answer)]
+        datagram, keys = answer
+        self.endpoint = endpoint
+        self._install(keys, now)
+        self._initiate_again_at = now + REKEY_TIMEOUT
+        self._anything_received(now)
+        self._timers.any_authenticated_packet_sent()
+        return [SendDatagram(datagram, endpoint, handshake=True)]
+
+    def consume_response(self, datagram: Bytes, endpoint: Endpoint, now: float) -> list[Outcome]:
+        """Take the response to our initiation; its mac1 has been checked.
+
+        The session works at once: staged packets go, or a keepalive to confirm it.
+        """
+        keys = self._handshake.finish(datagram)
+        if isinstance(keys, DropReason):
+            return [Drop(keys)]
+        self.endpoint = endpoint
+        self._install(keys, now)
+        self._anything_received(now)
+        return self._handshake_complete(initiator=True, now=now) + self._keepalive(now)
+
+    def consume_cookie_reply(self, datagram: Bytes, now: float) -> list[Outcome]:
+        """Keep the cookie for our next handshake messages; nothing else moves."""
+        wrong = self._handshake.keep_cookie(datagram, now)
+        return [] if wrong is None else [Drop(wrong)]
+
+    # Time
+
+    def deadline(self) -> float | None:
+        """Return when `due` must be called next, or None."""
+        return self._timers.next()
+
+    def due(self, now: float) -> list[Outcome]:
+        """Act on every timer that is due."""
+        outcomes: list[Outcome] = []
+        for timer in self._timers.due(now):
+            if self._timers.take(timer, now):
+                outcomes += self._act(timer, now)
+        return outcomes
+
+    def _act(self, timer: Timer, now: float) -> list[Outcome]:
+        match timer:
+            case Timer.RETRANSMIT_HANDSHAKE:
+                return self._retransmit(now)
+            case Timer.SEND_KEEPALIVE:
+                outcomes = self._keepalive(now)
+                self._timers.keepalive_due(now)
+                return outcomes
+            case Timer.NEW_HANDSHAKE:
+                self.forget_source()
+                return self.begin_handshake(now)
+            case Timer.ZERO_KEY_MATERIAL:
+                self._zero_key_material()
+                return []
+            case Timer.PERSISTENT_KEEPALIVE:
+                return self._persistent_keepalive(now)
+
+    # Parts
+
+
+    def _last_minute_handshake(self, now: float) -> list[Outcome]:
+        if self._last_minute_handshake_sent:
+            return []
+        self._last_minute_handshake_sent = True
+        return self.begin_handshake(now)
+
+    def _install(self, keys: SessionKeys, now: float) -> None:
+        keypair = Keypair(keys, now)
+        identity = self._handshake.identity
+        crossed = keys.is_initiator and self.keypairs.next is not None
+        if crossed and identity is not None and identity.public_key < self.public_key:
+            # Both ends began a handshake at once, so both are initiators and would rekey at
+            # once forever. One of them, by a rule both know, leaves the next to the other.
+            keypair.rekey_at += REKEY_TIMEOUT
+        self._free(self.keypairs.install(keypair))
+        self._timers.session_derived(now)
+
+    def _handshake_complete(self, *, initiator: bool, now: float) -> list[Outcome]:
+        self._timers.handshake_complete()
+        self.handshake_attempts = 0
+        self._last_minute_handshake_sent = False
+        self.last_session_at = now
+        return [HandshakeCompleted(initiator)]
+
+
+    def _persistent_keepalive(self, now: float) -> list[Outcome]:
+        # Armed even when nothing can be sent now; sending puts it off just as far.
+        self._timers.arm(Timer.PERSISTENT_KEEPALIVE, now + self._timers.keepalive)
+        return self._keepalive(now)
+
+
+    def _anything_received(self, now: float) -> None:
+        self._timers.any_authenticated_packet_received()
+        self._timers.any_authenticated_packet_traversal(now)
+
+
+    def _zero_key_material(self) -> None:
+        """Let go of all keys. Python cannot overwrite them; the last reference is dropped."""
+        self._handshake.abandon()
+        self._free(self.keypairs.clear())
+
+    def _free(self, keypairs: list[Keypair]) -> None:
+        for keypair in keypairs:
+            self._indices.free(keypair.local_index)

@@ -1,0 +1,198 @@
+"""Records: what a ring's slot holds. One record is many packets of one kind and one peer.
+
+```
+byte 0    header    16 x u32, see the table
+    64    endpoint  outer address of the datagrams (Endpoint, 44 bytes)
+   128    lengths   256 x u16, one per packet
+   640    payload   the packets, one behind the other
+```
+
+| u32 | field | |
+|---|---|---|
+| 0 | kind | `Kind` |
+| 1 | count | packets in the record, 0..256 |
+| 2 | used | bytes of payload, the sum of the lengths |
+| 3 | flags | `HANDSHAKE`: datagrams that carry DSCP 0x88 |
+| 4, 5 | peer | peer id, u64 |
+
+A packet's place in the payload follows from the lengths before it, so datagrams of one size
+already lie as the kernel's segmentation offload wants them. The writer fills the slot through
+`begin`, `room`, `commit`, `append`; `finish` writes the header, and the ring publishes. The
+reader trusts nothing: `check` compares every length with the slot before anything is used.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum, unique
+
+from wgmp.protocol.outcome import Endpoint
+
+MAX_PACKETS = 256
+ENDPOINT_OFFSET = 64
+LENGTHS_OFFSET = 128
+PAYLOAD_OFFSET = LENGTHS_OFFSET + 2 * MAX_PACKETS
+
+# Sealing adds 16 bytes of header, a 16-byte tag and up to 15 bytes of padding to a packet. A
+# record never takes more packets than would still fit after sealing, so a record always
+# seals into one slot of the same size.
+SEALING_ROOM = 48
+
+# A full-size IP packet of 65,535 bytes and its sealing room, in whole cache lines.
+PAYLOAD_BYTES = 66_048
+SLOT_BYTES = PAYLOAD_OFFSET + PAYLOAD_BYTES
+
+# Handshake datagrams are at most 148 bytes, an opened initiation 288.
+SMALL_SLOT_BYTES = PAYLOAD_OFFSET + 2_048
+
+HANDSHAKE = 1
+
+_ENDPOINT = struct.Struct("<BBHII16s16s")
+
+
+@unique
+class Kind(IntEnum):
+    """What the packets of a record are."""
+
+    PACKETS = 1  # inner IP packets of one peer
+    DATAGRAMS = 2  # outer datagrams to or from one endpoint
+    HANDSHAKE_MESSAGES = 3  # outer handshake datagrams, not yet looked into
+    OPENED_INITIATION = 4  # one initiation whose static key admission has decrypted
+
+
+def pack_endpoint(endpoint: Endpoint) -> bytes:
+    """Return the 44 bytes that stand for an endpoint in shared memory."""
+    return _ENDPOINT.pack(
+        len(endpoint.address),
+        len(endpoint.source),
+        endpoint.port,
+        endpoint.scope_id,
+        endpoint.source_ifindex,
+        endpoint.address,
+        endpoint.source,
+    )
+
+
+def unpack_endpoint(buffer: memoryview | bytes, offset: int = 0) -> Endpoint | None:
+    """Return the endpoint packed at `offset`, or None where there is no valid one."""
+    family, source_family, port, scope_id, ifindex, address, source = _ENDPOINT.unpack_from(
+        buffer, offset
+    )
+    if family not in (4, 16) or source_family not in (0, family):
+        return None
+    return Endpoint(address[:family], port, scope_id, source[:source_family], ifindex)
+
+
+ENDPOINT_BYTES = _ENDPOINT.size
+
+
+class Record:
+    """One slot, seen as a record. Made once per slot and used again each time round.
+
+    `slot`: the slot's memory, at least PAYLOAD_OFFSET + 1 bytes, borrowed for the record's life.
+    """
+
+    __slots__ = (
+        "_capacity",
+        "_header",
+        "_lengths",
+        "_peer_words",
+        "_slot",
+        "count",
+        "flags",
+        "kind",
+        "payload",
+        "peer",
+        "used",
+    )
+
+    def __init__(self, slot: memoryview) -> None:
+        self._slot = slot
+        self._header = slot[:ENDPOINT_OFFSET].cast("I")
+        self._peer_words = slot[:ENDPOINT_OFFSET].cast("Q")
+        self._lengths = slot[LENGTHS_OFFSET:PAYLOAD_OFFSET].cast("H")
+        self.payload = slot[PAYLOAD_OFFSET:]
+        self._capacity = len(self.payload)
+        self.kind = 0
+        self.count = 0
+        self.used = 0
+        self.flags = 0
+        self.peer = 0
+
+    # --- the writer's side ---
+
+    def begin(self, kind: Kind, peer: int = 0, flags: int = 0) -> None:
+        """Start an empty record in the slot."""
+        self.kind = kind
+        self.peer = peer
+        self.flags = flags
+        self.count = 0
+        self.used = 0
+
+    def set_endpoint(self, endpoint: Endpoint) -> None:
+        """Say where the datagrams come from or go to."""
+        self._slot[ENDPOINT_OFFSET : ENDPOINT_OFFSET + ENDPOINT_BYTES] = pack_endpoint(endpoint)
+
+    def fits(self, length: int) -> bool:
+        """Return whether one more packet of `length` bytes fits, and would after sealing."""
+        return (
+            self.count < MAX_PACKETS
+            and self.used + length + SEALING_ROOM * (self.count + 1) <= self._capacity
+        )
+
+    def commit(self, length: int) -> None:
+        """Count `length` bytes that were written at `payload[used:]` as the next packet."""
+        self._lengths[self.count] = length
+        self.count += 1
+        self.used += length
+
+    def append(self, packet: bytes | memoryview) -> None:
+        """Copy one packet in. The caller has asked `fits`."""
+        length = len(packet)
+        self.payload[self.used : self.used + length] = packet
+        self.commit(length)
+
+    def finish(self) -> None:
+        """Write the header. Called by the ring's `publish`."""
+        header = self._header
+        header[0] = self.kind
+        header[1] = self.count
+        header[2] = self.used
+        header[3] = self.flags
+        self._peer_words[2] = self.peer
+
+    # --- the reader's side ---
+
+    def check(self) -> bool:
+        """Take the header over; return False when its lengths do not fit the slot."""
+        header = self._header
+        self.kind, self.count, self.used, self.flags = header[:4].tolist()
+        self.peer = self._peer_words[2]
+        return (
+            self.count <= MAX_PACKETS
+            and self.used <= self._capacity
+            and sum(self._lengths[: self.count]) == self.used
+        )
+
+    def lengths(self) -> list[int]:
+        """Return the packets' lengths in bytes."""
+        return self._lengths[: self.count].tolist()
+
+    def packets(self) -> list[memoryview]:
+        """Return a view of each packet, valid until the ring's `release` or `publish`."""
+        payload = self.payload
+        views = []
+        at = 0
+        for length in self._lengths[: self.count].tolist():
+            end = at + length
+            views.append(payload[at:end])
+            at = end
+        return views
+
+    def endpoint(self) -> Endpoint | None:
+        """Return the record's endpoint, or None where it has no valid one."""
+        return unpack_endpoint(self._slot, ENDPOINT_OFFSET)
+
+    def wipe(self) -> None:
+        """Overwrite the payload in use with zeros: it held secrets."""
+        self.payload[: self.used] = bytes(self.used)

@@ -1,0 +1,71 @@
+"""What every role is: an object with inputs, outputs, a bounded step and a teardown.
+
+The run loop (process.py) calls `step` on each of its roles in turn. A step does a bounded
+amount of work and says whether it did any; when none of a process's roles did, the process
+sleeps until a descriptor is ready, a producer rings, or a role's deadline comes.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+from wgmp.counters import Counters
+from wgmp.orders import Order
+from wgmp.peertable import IndexTable, PeerTable
+from wgmp.ring import RingReader, RingWriter
+
+
+@dataclass(slots=True)
+class RoleContext:
+    """What a role works with. Rings are by the name of the role at the other end.
+
+    `tun`: the TUN queue's descriptor. `sockets`: the UDP sockets, one per family. Both belong
+    to the supervisor and are only borrowed.
+    """
+
+    name: str
+    number: int
+    workers: int
+    inputs: dict[str, RingReader]
+    outputs: dict[str, RingWriter]
+    counters: Counters
+    peers: PeerTable
+    indices: IndexTable
+    tun: int
+    sockets: list[socket.socket]
+
+
+class Role:
+    """The base of all roles. `readable` is set by the loop when one of `descriptors` is ready."""
+
+    def __init__(self, context: RoleContext) -> None:
+        self.name = context.name
+        self.inputs = list(context.inputs.values())
+        self.counters = context.counters
+        self.readable = False
+
+    def step(self, now: float) -> bool:
+        """Do a bounded amount of work at `now` (monotonic seconds); return whether there was any.
+
+        Raises only on a broken invariant, which ends the process.
+        """
+        raise NotImplementedError
+
+    def obey(self, order: Order, now: float, sockets: list[socket.socket]) -> None:
+        """Take one of the supervisor's orders. `sockets`: those that came with it."""
+
+    def descriptors(self) -> list[int]:
+        """Return the descriptors whose readability wakes the role."""
+        return []
+
+    def blocked_on(self) -> int | None:
+        """Return the descriptor that must become writable before the role can go on, if any."""
+        return None
+
+    def deadline(self) -> float | None:
+        """Return when `step` must be called even if nothing arrives (monotonic seconds)."""
+        return None
+
+    def teardown(self) -> None:
+        """The process ends in order; the descriptors are not the role's to close."""

@@ -1,0 +1,169 @@
+"""admission: the first step of every handshake message, for the whole device.
+
+An initiation does not show whose it is until its static key is decrypted, so that step cannot
+be sharded by peer. It is done here, apart from the data path:
+
+1. mac1: whoever does not know our public key ends here.
+2. Under load (the queue is above an eighth of its capacity, or was within the last second):
+   a valid mac2, or a cookie reply instead of an answer; then the limiter per source.
+3. Response: to the worker that owns its receiver index.
+4. Initiation: the first Diffie-Hellman opens the static key; its peer's worker gets the opened
+   initiation and goes on from there.
+
+A flood of handshakes fills this role's ring and drops there; established sessions do not wait
+behind it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from wgmp.counters import Counter
+from wgmp.orders import Order, RemovePeer, SetPeer, SetPrivateKey, row_of
+from wgmp.protocol import messages, noise
+from wgmp.protocol.cookie import CookieChecker
+from wgmp.protocol.messages import MessageType
+from wgmp.protocol.noise import Identity
+from wgmp.protocol.outcome import DropReason, Endpoint
+from wgmp.protocol.ratelimiter import RateLimiter
+from wgmp.record import HANDSHAKE, Kind, Record
+from wgmp.role import Role, RoleContext
+
+# Messages looked at in one step. A Diffie-Hellman costs as much as a record of data.
+_BURST = 8
+_LOAD_FRACTION = 8
+_LOAD_HOLDS_S = 1.0
+
+
+class Admission(Role):
+    """Admits handshake messages. Each drop is counted, from bad mac1 to unknown peer."""
+
+    def __init__(self, context: RoleContext) -> None:
+        super().__init__(context)
+        (self._queue,) = self.inputs
+        self._udp_writer = context.outputs["udp_writer"]
+        self._workers = [context.outputs[f"worker{n}"] for n in range(context.workers)]
+        self._peers = context.peers
+        self._indices = context.indices
+        self._identity: Identity | None = None
+        self._checker: CookieChecker | None = None
+        self._limiter = RateLimiter()
+        self._by_public_key: dict[bytes, int] = {}
+        self._public_keys: dict[int, bytes] = {}
+        self._loaded_until = 0.0
+
+    def obey(self, order: Order, now: float, sockets: list[socket.socket]) -> None:
+        """Keep the device's key, and whose public key is whose."""
+        match order:
+            case SetPrivateKey(private_key):
+                self._identity = Identity(private_key) if private_key else None
+                self._checker = (
+                    CookieChecker(self._identity, os.urandom) if self._identity else None
+                )
+            case SetPeer(peer, public_key):
+                self._by_public_key[public_key] = peer
+                self._public_keys[peer] = public_key
+            case RemovePeer(peer):
+                public_key = self._public_keys.pop(peer, b"")
+                if self._by_public_key.get(public_key) == peer:
+                    del self._by_public_key[public_key]
+            case _:
+                return
+
+    def step(self, now: float) -> bool:
+        """Look at some records of handshake messages."""
+        busy = False
+        if self._queue.waiting() > self._queue.slots // _LOAD_FRACTION:
+            self._loaded_until = now + _LOAD_HOLDS_S
+        for _ in range(_BURST):
+            record = self._queue.peek()
+            if record is None:
+                break
+            busy = True
+            self.counters.add(Counter.RECORDS_IN)
+            endpoint = record.endpoint()
+            for datagram in record.packets():
+                self.counters.add(Counter.PACKETS_IN)
+                reason = self._admit(datagram, endpoint, now)
+                if reason is not None:
+                    self.counters.drop(reason)
+            self._queue.release()
+        return busy
+
+    def _admit(
+        self, datagram: memoryview, endpoint: Endpoint | None, now: float
+    ) -> DropReason | None:
+        """Hand one message on, or return why not."""
+        kind = messages.message_type(datagram)
+        if isinstance(kind, DropReason):
+            return kind
+        if self._identity is None or self._checker is None:
+            return DropReason.NO_IDENTITY
+        if endpoint is None:
+            return DropReason.NO_ENDPOINT
+        if not self._checker.mac1_ok(datagram):
+            return DropReason.BAD_MAC1
+        if now < self._loaded_until:
+            if not self._checker.mac2_ok(datagram, endpoint, now):
+                self._send_cookie(self._checker.reply(datagram, endpoint, now), endpoint)
+                return DropReason.COOKIE_REQUIRED
+            if not self._limiter.allow(endpoint.address, now):
+                return DropReason.RATE_LIMITED
+        if kind is MessageType.RESPONSE:
+            return self._hand_response(datagram, endpoint)
+        return self._open_initiation(datagram, endpoint, self._identity)
+
+    def _hand_response(self, datagram: memoryview, endpoint: Endpoint) -> DropReason | None:
+        row = self._indices.row(messages.receiver_index(datagram))
+        if row is None:
+            return DropReason.UNKNOWN_INDEX
+        return self._hand_over(row, Kind.HANDSHAKE_MESSAGES, 0, datagram, endpoint)
+
+    def _open_initiation(
+        self, datagram: memoryview, endpoint: Endpoint, identity: Identity
+    ) -> DropReason | None:
+        opened = noise.open_static(identity, bytes(datagram))
+        if isinstance(opened, DropReason):
+            return opened
+        peer = self._by_public_key.get(opened.public_key)
+        if peer is None:
+            return DropReason.UNKNOWN_PEER
+        row = row_of(peer)
+        return self._hand_over(row, Kind.OPENED_INITIATION, peer, opened.pack(), endpoint)
+
+    def _hand_over(
+        self, row: int, kind: Kind, peer: int, message: bytes | memoryview, endpoint: Endpoint
+    ) -> DropReason | None:
+        """Give one message to the worker that owns the row's peer."""
+        ring = self._workers[self._peers.owner(row)]
+        record = ring.reserve()
+        if record is None:
+            return DropReason.RING_FULL
+        self._fill(record, kind, peer, message, endpoint)
+        ring.publish()
+        return None
+
+    def _send_cookie(self, reply: bytes, endpoint: Endpoint) -> None:
+        record = self._udp_writer.reserve()
+        if record is None:
+            self.counters.drop(DropReason.RING_FULL)
+            return
+        self._fill(record, Kind.DATAGRAMS, 0, reply, endpoint, HANDSHAKE)
+        self._udp_writer.publish()
+        self.counters.add(Counter.COOKIES_SENT)
+
+    def _fill(
+        self,
+        record: Record,
+        kind: Kind,
+        peer: int,
+        message: bytes | memoryview,
+        endpoint: Endpoint,
+        flags: int = 0,
+    ) -> None:
+        record.begin(kind, peer, flags)
+        record.set_endpoint(endpoint)
+        record.append(message)
+        self.counters.add(Counter.RECORDS_OUT)
+        self.counters.add(Counter.PACKETS_OUT)

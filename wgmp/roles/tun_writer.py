@@ -1,0 +1,46 @@
+"""tun_writer: decrypted packets from the workers to the TUN."""
+
+from __future__ import annotations
+
+import os
+
+from wgmp.counters import Counter
+from wgmp.protocol.outcome import DropReason
+from wgmp.role import Role, RoleContext
+
+# Records written from one ring in one step.
+_BURST = 8
+
+
+class TunWriter(Role):
+    """Writes. A packet that the interface refuses (it is down) is counted as WRITE_FAILED."""
+
+    def __init__(self, context: RoleContext) -> None:
+        super().__init__(context)
+        self._tun = context.tun
+
+    def step(self, now: float) -> bool:
+        """Write some records of each ring."""
+        busy = False
+        for ring in self.inputs:
+            for _ in range(_BURST):
+                record = ring.peek()
+                if record is None:
+                    break
+                busy = True
+                self._write(record.packets())
+                ring.release()
+        return busy
+
+    def _write(self, packets: list[memoryview]) -> None:
+        self.counters.add(Counter.RECORDS_IN)
+        self.counters.add(Counter.PACKETS_IN, len(packets))
+        for packet in packets:
+            self.counters.add(Counter.BYTES_IN, len(packet))
+            try:
+                os.write(self._tun, packet)
+            except OSError:
+                self.counters.drop(DropReason.WRITE_FAILED)
+            else:
+                self.counters.add(Counter.PACKETS_OUT)
+                self.counters.add(Counter.BYTES_OUT, len(packet))

@@ -1,0 +1,440 @@
+"""worker: owns its peers outright: handshakes, timers, keypairs, counters, replay windows.
+
+out:  record of packets    -> keypair? -> seal into a record for udp_writer -> timers, rekey
+                           -> none: stage the packets, start a handshake
+in:   record of datagrams  -> index -> keypair -> age -> open into a record for tun_writer
+                           -> promote, roam, timers
+hs:   opened initiation, response, cookie reply -> the peer's state machine -> its answer
+
+Nobody else touches a peer, so all of it is plain sequential code. What outlives the worker
+(endpoint, transfer, last handshake, greatest timestamp) is copied to the peer's row in the
+shared table; a successor finds it there, and starts handshakes with every peer that had a
+session.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import socket
+import time
+from collections import deque
+from itertools import groupby
+from typing import assert_never
+
+from wgmp.counters import Counter
+from wgmp.fastpath import reference
+from wgmp.orders import (
+    AddAllowedIP,
+    ForgetSources,
+    Order,
+    RemoveAllowedIP,
+    RemovePeer,
+    SetLink,
+    SetPeer,
+    SetPrivateKey,
+    SetSockets,
+    row_of,
+)
+from wgmp.peertable import PeerRow
+from wgmp.protocol import messages, noise, tai64n
+from wgmp.protocol.allowedips import AllowedIPs
+from wgmp.protocol.messages import MessageType
+from wgmp.protocol.noise import Identity
+from wgmp.protocol.outcome import (
+    Drop,
+    DropReason,
+    Endpoint,
+    HandshakeCompleted,
+    Outcome,
+    SendDatagram,
+    WritePacket,
+)
+from wgmp.protocol.peer import Peer
+from wgmp.record import HANDSHAKE, Kind, Record
+from wgmp.role import Role, RoleContext
+from wgmp.tun import DEFAULT_MTU
+
+# Records taken from one ring in one step.
+_BURST = 4
+# Handshakes a successor starts per step, so that it serves its rings meanwhile.
+_REVIVALS = 8
+_CACHE_ENTRIES = 65_536
+_KEEPALIVE_BYTES = 32
+
+
+class Tenant:
+    """A peer with its row in the shared table and its place in the worker's schedule."""
+
+    __slots__ = ("endpoint", "peer", "row", "scheduled", "timestamp")
+
+    def __init__(self, peer: Peer, row: PeerRow) -> None:
+        self.peer = peer
+        self.row = row
+        self.scheduled: float | None = None
+        self.endpoint: Endpoint | None = None
+        self.timestamp = peer.greatest_timestamp
+
+    def save(self) -> None:
+        """Copy to the row what changed of what outlives the worker."""
+        if self.peer.endpoint is not self.endpoint:
+            self.endpoint = self.peer.endpoint
+            self.row.set_endpoint(self.endpoint)
+        if self.peer.greatest_timestamp is not self.timestamp:
+            self.timestamp = self.peer.greatest_timestamp
+            self.row.set_greatest_timestamp(self.timestamp)
+
+
+class Worker(Role):
+    """Seals, opens and shakes hands for the peers whose rows name it as their owner."""
+
+    def __init__(self, context: RoleContext) -> None:
+        super().__init__(context)
+        self._number = context.number
+        self._workers = context.workers
+        self._table = context.peers
+        self._indices = context.indices
+        self._to_udp = context.outputs["udp_writer"]
+        self._to_tun = context.outputs["tun_writer"]
+        self._identity: Identity | None = None
+        self._mtu = DEFAULT_MTU
+        self._allowed_ips = AllowedIPs()
+        self._sources: dict[bytes, int | None] = {}
+        self._tenants: dict[int, Tenant] = {}
+        self._by_index: dict[int, int] = {}
+        self._schedule: list[tuple[float, int]] = []
+        self._revivals: deque[int] = deque()
+        # A predecessor's sessions died with it, and so did their indices.
+        self._indices.free_all_of(self._number, self._table)
+
+    # --- receiver indices (the protocol core's IndexSpace) ---
+
+    def draw(self, peer: int) -> int:
+        """Claim a receiver index for one of this worker's peers."""
+        index = self._indices.draw(peer, self._number, self._workers, os.urandom)
+        self._by_index[index] = peer
+        return index
+
+    def free(self, index: int) -> None:
+        """Give a receiver index back."""
+        if self._by_index.pop(index, None) is not None:
+            self._indices.free(index)
+
+    # --- orders ---
+
+    def obey(self, order: Order, now: float, sockets: list[socket.socket]) -> None:
+        """Change peers, routes or the device's key, without touching what did not change."""
+        match order:
+            case SetPrivateKey(private_key):
+                self._identity = Identity(private_key) if private_key else None
+                for tenant in self._tenants.values():
+                    self._act(tenant, tenant.peer.set_identity(self._identity, now), now)
+            case SetPeer():
+                self._set_peer(order, now)
+            case RemovePeer(peer):
+                self._allowed_ips.remove_owner(peer)
+                self._sources.clear()
+                self._remove_peer(peer)
+            case AddAllowedIP(network, length, peer):
+                self._allowed_ips.insert(network, length, peer)
+                self._sources.clear()
+            case RemoveAllowedIP(network, length, peer):
+                self._allowed_ips.remove(network, length, peer)
+                self._sources.clear()
+            case SetLink(_, mtu):
+                self._mtu = mtu
+                for tenant in self._tenants.values():
+                    tenant.peer.mtu = mtu
+            case ForgetSources() | SetSockets():
+                for tenant in self._tenants.values():
+                    tenant.peer.forget_source()
+                    tenant.save()
+            case _:
+                assert_never(order)
+
+    def _set_peer(self, order: SetPeer, now: float) -> None:
+        if self._table.owner(row_of(order.peer)) != self._number:
+            return
+        endpoint = None if order.endpoint is None else Endpoint(*_fields(order))
+        tenant = self._tenants.get(order.peer)
+        if tenant is None:
+            tenant = self._add_peer(order, endpoint)
+            self._act(tenant, tenant.peer.set_keepalive(order.keepalive, now), now)
+            return
+        peer = tenant.peer
+        outcomes = peer.set_preshared_key(order.preshared_key)
+        if endpoint is not None:
+            outcomes += peer.set_endpoint(endpoint)
+        outcomes += peer.set_keepalive(order.keepalive, now)
+        self._act(tenant, outcomes, now)
+
+    def _add_peer(self, order: SetPeer, endpoint: Endpoint | None) -> Tenant:
+        row = self._table.row(order.peer)
+        known = row.adopt()
+        if known:
+            figures = row.figures()
+            endpoint = figures.endpoint or endpoint
+            if figures.last_handshake_ns and endpoint is not None:
+                self._revivals.append(order.peer)
+        peer = Peer(
+            peer=order.peer,
+            identity=self._identity,
+            public_key=order.public_key,
+            preshared_key=order.preshared_key,
+            keepalive=0,
+            endpoint=endpoint,
+            indices=self,
+            randomness=os.urandom,
+            tai64n=_tai64n,
+            greatest_timestamp=row.greatest_timestamp(),
+        )
+        peer.mtu = self._mtu
+        tenant = self._tenants[order.peer] = Tenant(peer, row)
+        self.counters.store(Counter.PEERS, len(self._tenants))
+        return tenant
+
+    def _remove_peer(self, peer: int) -> None:
+        tenant = self._tenants.pop(peer, None)
+        if tenant is None:
+            return
+        tenant.peer.close()
+        tenant.row.abandon()
+        self.counters.store(Counter.PEERS, len(self._tenants))
+
+    # --- the loop's side ---
+
+    def deadline(self) -> float | None:
+        """The earliest timer of all peers."""
+        if self._revivals:
+            return 0.0
+        return self._schedule[0][0] if self._schedule else None
+
+    def step(self, now: float) -> bool:
+        """Serve some records of each ring, then the timers that are due."""
+        busy = False
+        for ring in self.inputs:
+            for _ in range(_BURST):
+                record = ring.peek()
+                if record is None:
+                    break
+                busy = True
+                self._serve(record, now)
+                ring.release()
+        while self._schedule and self._schedule[0][0] <= now:
+            self._serve_timer(now)
+        for _ in range(min(_REVIVALS, len(self._revivals))):
+            tenant = self._tenants.get(self._revivals.popleft())
+            if tenant is not None:
+                self._act(tenant, tenant.peer.begin_handshake(now), now)
+        return busy
+
+    def _serve(self, record: Record, now: float) -> None:
+        self.counters.add(Counter.RECORDS_IN)
+        self.counters.add(Counter.PACKETS_IN, record.count)
+        self.counters.add(Counter.BYTES_IN, record.used)
+        match record.kind:
+            case Kind.PACKETS:
+                self._seal(record, now)
+            case Kind.DATAGRAMS:
+                self._open(record, now)
+            case Kind.OPENED_INITIATION:
+                self._answer_initiation(record, now)
+                record.wipe()
+            case Kind.HANDSHAKE_MESSAGES:
+                for datagram in record.packets():
+                    self._consume(bytes(datagram), record.endpoint(), now)
+            case _:
+                self.counters.drop(DropReason.RING_CORRUPT)
+
+    def _serve_timer(self, now: float) -> None:
+        deadline, peer = heapq.heappop(self._schedule)
+        tenant = self._tenants.get(peer)
+        if tenant is None or tenant.scheduled != deadline:
+            return  # the peer is gone, or has an earlier entry
+        tenant.scheduled = None
+        self._act(tenant, tenant.peer.due(now), now)
+
+    # --- out ---
+
+    def _seal(self, record: Record, now: float) -> None:
+        """Seal a record of packets for its peer, or stage them."""
+        tenant = self._tenants.get(record.peer)
+        packets = record.packets()
+        if tenant is None:
+            self.counters.drop(DropReason.PEER_REMOVED, len(packets))
+            return
+        keypair = tenant.peer.sending_keypair(now)
+        endpoint = tenant.peer.endpoint
+        sealed = 0
+        if keypair is not None and endpoint is not None:
+            out = self._to_udp.reserve()
+            if out is None:
+                self.counters.drop(DropReason.RING_FULL, len(packets))
+                return
+            out.begin(Kind.DATAGRAMS, record.peer)
+            out.set_endpoint(endpoint)
+            sealed = reference.seal(keypair, packets, out, self._mtu)
+            self._publish_sent(tenant, out)
+            self._act(tenant, tenant.peer.packets_sent(keypair, sealed, now), now)
+        for packet in packets[sealed:]:
+            self._act(tenant, tenant.peer.stage(bytes(packet), now), now)
+
+    def _publish_sent(self, tenant: Tenant, out: Record) -> None:
+        tenant.row.add_sent(out.used)
+        self.counters.add(Counter.RECORDS_OUT)
+        self.counters.add(Counter.PACKETS_OUT, out.count)
+        self.counters.add(Counter.BYTES_OUT, out.used)
+        if not out.flags & HANDSHAKE:
+            self.counters.add(Counter.SEALED, out.count)
+        self._to_udp.publish()
+
+    # --- in ---
+
+    def _open(self, record: Record, now: float) -> None:
+        """Open a record of datagrams: usually of one receiver index, possibly of several."""
+        endpoint = record.endpoint()
+        for index, group in groupby(record.packets(), messages.receiver_index):
+            datagrams = list(group)
+            reason = self._open_session(index, datagrams, endpoint, now)
+            if reason is not None:
+                self.counters.drop(reason, len(datagrams))
+
+    def _open_session(
+        self, index: int, datagrams: list[memoryview], endpoint: Endpoint | None, now: float
+    ) -> DropReason | None:
+        """Open one session's datagrams, or return why none of them can be."""
+        peer = self._by_index.get(index, -1)
+        tenant = self._tenants.get(peer)
+        keypair = None if tenant is None else tenant.peer.keypair(index)
+        if tenant is None or keypair is None:
+            return DropReason.UNKNOWN_INDEX
+        if endpoint is None:
+            return DropReason.NO_ENDPOINT
+        if keypair.expired(now):
+            return DropReason.KEYPAIR_EXPIRED
+        out = self._to_tun.reserve()
+        if out is None:
+            return DropReason.RING_FULL
+        out.begin(Kind.PACKETS, peer)
+        opened = reference.open_datagrams(
+            keypair, datagrams, out, lambda source: self._source_owner(source) == peer
+        )
+        for reason, count in opened.drops.items():
+            self.counters.drop(reason, count)
+        if out.count:
+            self.counters.add(Counter.RECORDS_OUT)
+            self.counters.add(Counter.PACKETS_OUT, out.count)
+            self.counters.add(Counter.BYTES_OUT, out.used)
+            self._to_tun.publish()
+        authenticated = opened.data + opened.keepalives
+        if authenticated:
+            tenant.row.add_received(opened.received_bytes)
+            self.counters.add(Counter.OPENED, authenticated)
+            self.counters.add(Counter.KEEPALIVES_RECEIVED, opened.keepalives)
+            outcomes = tenant.peer.datagrams_received(
+                keypair, endpoint, opened.data, opened.keepalives, now
+            )
+            self._act(tenant, outcomes, now)
+        return None
+
+    def _source_owner(self, source: bytes) -> int | None:
+        try:
+            return self._sources[source]
+        except KeyError:
+            if len(self._sources) >= _CACHE_ENTRIES:
+                self._sources.clear()
+            owner = self._sources[source] = self._allowed_ips.lookup(source)
+            return owner
+
+    # --- handshakes ---
+
+    def _answer_initiation(self, record: Record, now: float) -> None:
+        tenant = self._tenants.get(record.peer)
+        endpoint = record.endpoint()
+        if tenant is None or endpoint is None:
+            self.counters.drop(DropReason.PEER_REMOVED)
+            return
+        opened = noise.OpenedInitiation.unpack(b"".join(record.packets()))
+        if isinstance(opened, DropReason):
+            self.counters.drop(DropReason.RING_CORRUPT)
+            return
+        outcomes = tenant.peer.consume_initiation(opened, endpoint, now)
+        self._count_handshake(tenant, outcomes, messages.Initiation.SIZE)
+        self._act(tenant, outcomes, now)
+
+    def _consume(self, datagram: bytes, endpoint: Endpoint | None, now: float) -> None:
+        """Let the peer of its receiver index consume a response or a cookie reply."""
+        peer = self._by_index.get(messages.receiver_index(datagram), -1)
+        tenant = self._tenants.get(peer)
+        if tenant is None or endpoint is None:
+            self.counters.drop(DropReason.UNKNOWN_INDEX)
+            return
+        if messages.message_type(datagram) is MessageType.RESPONSE:
+            outcomes = tenant.peer.consume_response(datagram, endpoint, now)
+            self._count_handshake(tenant, outcomes, len(datagram))
+        else:
+            outcomes = tenant.peer.consume_cookie_reply(datagram, now)
+        self._act(tenant, outcomes, now)
+
+    def _count_handshake(self, tenant: Tenant, outcomes: list[Outcome], length: int) -> None:
+        """Count a handshake message as received, as `wg` shows it, if it was not dropped."""
+        if not any(isinstance(outcome, Drop) for outcome in outcomes):
+            tenant.row.add_received(length)
+
+    # --- what the core answered ---
+
+    def _act(self, tenant: Tenant, outcomes: list[Outcome], now: float) -> None:
+        """Do what the core says, save what outlives the worker, schedule its next timer."""
+        for outcome in outcomes:
+            match outcome:
+                case SendDatagram():
+                    self._send(tenant, outcome)
+                case WritePacket(packet):
+                    self._write(tenant, packet)
+                case Drop(reason, count):
+                    self.counters.drop(reason, count)
+                case HandshakeCompleted():
+                    self.counters.add(Counter.HANDSHAKES_COMPLETED)
+                    tenant.row.set_last_handshake(time.time_ns())
+                case _:
+                    assert_never(outcome)
+        tenant.save()
+        deadline = tenant.peer.deadline()
+        if deadline is not None and (tenant.scheduled is None or deadline < tenant.scheduled):
+            tenant.scheduled = deadline
+            heapq.heappush(self._schedule, (deadline, tenant.peer.peer))
+
+    def _send(self, tenant: Tenant, outcome: SendDatagram) -> None:
+        out = self._to_udp.reserve()
+        if out is None:
+            self.counters.drop(DropReason.RING_FULL)
+            return
+        out.begin(Kind.DATAGRAMS, tenant.peer.peer, HANDSHAKE if outcome.handshake else 0)
+        out.set_endpoint(outcome.endpoint)
+        out.append(outcome.datagram)
+        match messages.message_type(outcome.datagram):
+            case MessageType.INITIATION:
+                self.counters.add(Counter.HANDSHAKES_BEGUN)
+            case MessageType.RESPONSE:
+                self.counters.add(Counter.HANDSHAKES_ANSWERED)
+            case MessageType.TRANSPORT if len(outcome.datagram) == _KEEPALIVE_BYTES:
+                self.counters.add(Counter.KEEPALIVES_SENT)
+        self._publish_sent(tenant, out)
+
+    def _write(self, tenant: Tenant, packet: bytes) -> None:
+        out = self._to_tun.reserve()
+        if out is None:
+            self.counters.drop(DropReason.RING_FULL)
+            return
+        out.begin(Kind.PACKETS, tenant.peer.peer)
+        out.append(packet)
+        self._to_tun.publish()
+
+
+def _tai64n() -> bytes:
+    return tai64n.label(time.time_ns())
+
+
+def _fields(order: SetPeer) -> tuple[bytes, int, int]:
+    assert order.endpoint is not None
+    return order.endpoint.address, order.endpoint.port, order.endpoint.scope_id

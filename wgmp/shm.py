@@ -1,0 +1,67 @@
+"""Shared memory between wgmp's processes, and the one fence they need.
+
+A `Segment` is an anonymous memfd, mapped before the fork: it has no name, nothing can leak,
+and the kernel frees it with the last process. Every 8-byte word in it has exactly one writing
+process; which one stands in the layout table of the module that owns the segment (ring.py,
+counters.py, peertable.py).
+
+Aligned 8-byte loads and stores through `memoryview.cast("Q")` are single instructions. On
+x86-64 stores become visible in program order and loads are not reordered, so publishing an
+index after its data needs nothing more. Only "store mine, then load yours" (a producer's
+index against a consumer's asleep flag) needs `full_fence`. Other CPUs order less; until the
+native fast path brings its own acquire and release, `require_ordered_stores` refuses them.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import platform
+import threading
+
+from wgmp.errors import RingError
+
+WORD_BYTES = 8
+PAGE_BYTES = 4096
+
+_fence = threading.Lock()
+
+
+def full_fence() -> None:
+    """Order every earlier load and store of this thread before every later one (x86-64).
+
+    Taking a lock is a locked read-modify-write, which on x86 is a full barrier.
+    """
+    _fence.acquire()
+    _fence.release()
+
+
+def require_ordered_stores() -> None:
+    """Raise RingError on a CPU whose plain stores may become visible out of order."""
+    machine = platform.machine()
+    if machine not in ("x86_64", "AMD64"):
+        raise RingError(
+            f"this CPU ({machine}) may reorder stores, and the plain-Python rings cannot "
+            "prevent it: run wgmp on x86-64"
+        )
+
+
+class Segment:
+    """One anonymous shared mapping of `size` bytes (rounded up to pages), zeroed by the kernel.
+
+    `bytes` and `words` (8-byte words, native order) view the whole of it and live as long as
+    the segment. Raises OSError when there is no memory.
+    """
+
+    __slots__ = ("_mapping", "bytes", "size", "words")
+
+    def __init__(self, name: str, size: int) -> None:
+        self.size = -(-size // PAGE_BYTES) * PAGE_BYTES
+        descriptor = os.memfd_create(f"wgmp:{name}", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(descriptor, self.size)
+            self._mapping = mmap.mmap(descriptor, self.size, mmap.MAP_SHARED)
+        finally:
+            os.close(descriptor)
+        self.bytes = memoryview(self._mapping)
+        self.words = self.bytes.cast("Q")

@@ -1,0 +1,319 @@
+"""The supervisor: holds the descriptors, spawns the roles, and keeps them running.
+
+1. Open the TUN, the UDP sockets and the UAPI socket; make the shared memory.
+2. Fork every process of the topology; each says it is ready, or why it cannot be, which stops
+   the whole start.
+3. Serve UAPI: changes go from the device to all roles as orders.
+4. A role that dies is replaced at once, by one that inherits the same rings and descriptors
+   and is sent the whole configuration. One that keeps dying waits longer each time, and in
+   the end stops the gateway, with the reason.
+5. SIGINT, SIGTERM, the end of the interface or of the UAPI socket: stop in order.
+
+The data path never waits for the supervisor; it parses nothing that comes from the network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from wgmp import netlink, tun, udp
+from wgmp.child import Child, spawn
+from wgmp.device import Device
+from wgmp.errors import RoleError, TunDeviceError, WgmpError
+from wgmp.fabric import Fabric
+from wgmp.orders import (
+    MAX_MESSAGE_BYTES,
+    Failed,
+    ForgetSources,
+    Order,
+    Ready,
+    SetLink,
+    SetPeer,
+    SetSockets,
+    decode_report,
+    row_of,
+)
+from wgmp.peertable import ROWS
+from wgmp.process import boottime
+from wgmp.topology import ProcessRow, Topology
+from wgmp.uapi_server import UapiServer
+
+log = logging.getLogger("wgmp")
+
+_BOOT_LIMIT_S = 20.0
+_STOP_LIMIT_S = 2.0
+_SOCKET_CHECK_S = 0.5
+
+# A role that dies again within _STABLE_S waits 0, 0.1, 0.2, 0.4 ... s; after _MAX_DEATHS in a
+# row there is no hope in one more.
+_STABLE_S = 10.0
+_FIRST_BACKOFF_S = 0.1
+_LONGEST_BACKOFF_S = 5.0
+_MAX_DEATHS = 10
+
+
+class Supervisor:
+    """One gateway: `interface` on `tun_descriptor` (the supervisor owns it from now on).
+
+    `uapi`: the listening socket and its path. Raises SocketError, RingError at once; `run`
+    raises RoleError when a role cannot start or keeps dying.
+    """
+
+    def __init__(
+        self, interface: str, tun_descriptor: int, uapi: socket.socket, topology: Topology
+    ) -> None:
+        self.interface = interface
+        self.pid = os.getpid()
+        self.topology = topology
+        self.fabric = Fabric(topology)
+        self.device = Device(self, capacity=ROWS)
+        self.children: dict[str, Child] = {}
+        self.restarts: dict[str, int] = {row.name: 0 for row in topology.processes}
+        self._tun = tun_descriptor
+        self._link_index = tun.index_of(interface)
+        self._uapi = uapi
+        self._uapi_path = Path(uapi.getsockname())
+        self._sockets: list[socket.socket] = []
+        self._deaths: dict[str, tuple[int, float]] = {}
+        self._failure: WgmpError | None = None
+        self._stopping = asyncio.Event()
+        self._all_ready = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.device.set_listen_port(0)
+        self.device.take_orders()
+
+    # --- what the device needs done outside itself (device.Outside) ---
+
+    def open_port(self, port: int) -> int:
+        """Move to UDP `port`, 0 for any; return the one bound. Raises OSError."""
+        bound, sockets = udp.open_sockets(port, self.device.fwmark)
+        for old in self._sockets:
+            old.close()
+        self._sockets = sockets
+        for child in self.children.values():
+            self._send(child, [self._sockets_order()], [sock.fileno() for sock in sockets])
+        return bound
+
+    def set_fwmark(self, mark: int) -> None:
+        """Mark outgoing datagrams from now on. Raises OSError."""
+        for sock in self._sockets:
+            udp.set_mark(sock, mark)
+
+    # --- the whole run ---
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Run until told to stop. `ready` is called once, when traffic can flow.
+
+        Everything is taken down on every way out. Raises WgmpError for what ended it otherwise
+        than in order.
+        """
+        self._loop = loop = asyncio.get_running_loop()
+        server = UapiServer(self.device, self.fabric.peers.figures, self.publish)
+        monitor = netlink.open_monitor()
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, self.stop)
+            loop.add_reader(monitor.fileno(), self._take_events, monitor)
+            for row in self.topology.processes:
+                self._spawn(row)
+            await self._wait_until_ready()
+            if not self._stopping.is_set():
+                await server.start(self._uapi)
+                ready()
+                log.info("%s is up: %s", self.interface, describe(self.topology))
+                await self._watch_socket()
+        finally:
+            loop.remove_reader(monitor.fileno())
+            monitor.close()
+            self._remove_socket()
+            await server.stop()
+            await self._stop_children()
+            for sock in self._sockets:
+                sock.close()
+            os.close(self._tun)
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self, failure: WgmpError | None = None) -> None:
+        """Begin the end; `failure` says why if it is not an ordered one."""
+        self._failure = self._failure or failure
+        self._stopping.set()
+        self._all_ready.set()
+
+    def publish(self) -> None:
+        """Send the roles what changed in the device."""
+        orders = self.device.take_orders()
+        self._assign(orders)
+        self._broadcast(orders)
+
+    async def _wait_until_ready(self) -> None:
+        try:
+            await asyncio.wait_for(self._all_ready.wait(), _BOOT_LIMIT_S)
+        except TimeoutError:
+            late = [name for name, child in self.children.items() if not child.ready]
+            raise RoleError(f"not ready after {_BOOT_LIMIT_S:.0f} s: {', '.join(late)}") from None
+
+    async def _watch_socket(self) -> None:
+        """Wait for the stop; the deletion of the UAPI socket's path is one."""
+        inode = self._uapi_path.stat().st_ino
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _SOCKET_CHECK_S)
+            try:
+                alive = self._uapi_path.stat().st_ino == inode
+            except FileNotFoundError:
+                alive = False
+            if not alive:
+                log.info("%s was deleted: stopping", self._uapi_path)
+                self._uapi_path = Path(os.devnull)
+                self.stop()
+
+    def _remove_socket(self) -> None:
+        if self._uapi_path.is_socket():
+            self._uapi_path.unlink()
+
+    # --- roles ---
+
+    def _spawn(self, row: ProcessRow) -> None:
+        assert self._loop is not None
+        child = spawn(row, self.fabric, self._tun, self._sockets)
+        self.children[row.name] = child
+        self._loop.add_reader(child.pidfd, self._bury, child)
+        self._loop.add_reader(child.control.fileno(), self._take_report, child)
+        orders: list[Order] = [self._link_order(), *self.device.snapshot()]
+        self._assign(orders)
+        self._send(child, orders)
+
+    def _take_report(self, child: Child) -> None:
+        assert self._loop is not None
+        try:
+            message = child.control.recv(MAX_MESSAGE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            message = b""
+        if not message:
+            self._loop.remove_reader(child.control.fileno())
+            return
+        match decode_report(message):
+            case Ready():
+                child.ready = True
+                if all(each.ready for each in self.children.values()):
+                    self._all_ready.set()
+            case Failed(text):
+                if child.ready:
+                    log.error("%s: %s", child.row.name, text)
+                else:
+                    self.stop(RoleError(f"{child.row.name} cannot start: {text}"))
+
+    def _bury(self, child: Child) -> None:
+        """A role's process has ended: collect it, and replace it unless we are stopping."""
+        assert self._loop is not None
+        self._loop.remove_reader(child.pidfd)
+        self._loop.remove_writer(child.control.fileno())
+        self._take_report(child)
+        self._loop.remove_reader(child.control.fileno())
+        name = child.row.name
+        how = child.reap()
+        del self.children[name]
+        if self._stopping.is_set():
+            return
+        if not child.ready and not self.restarts[name]:
+            self.stop(RoleError(f"{name} {how} before it was ready"))
+            return
+        count, last = self._deaths.get(name, (0, 0.0))
+        now = boottime()
+        count = count + 1 if now - last < _STABLE_S else 1
+        self._deaths[name] = (count, now)
+        if count > _MAX_DEATHS:
+            self.stop(RoleError(f"{name} {how}, for the {count}th time in a row: giving up"))
+            return
+        self.restarts[name] += 1
+        delay = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** (count - 2)) if count > 1 else 0.0
+        log.warning("%s %s: a successor starts in %.1f s", name, how, delay)
+        self._loop.call_later(delay, self._replace, child.row)
+
+    def _replace(self, row: ProcessRow) -> None:
+        if not self._stopping.is_set():
+            self._spawn(row)
+
+    async def _stop_children(self) -> None:
+        self._stopping.set()
+        for child in self.children.values():
+            child.stop()
+        for _ in range(int(_STOP_LIMIT_S / 0.02)):
+            if not self.children:
+                return
+            await asyncio.sleep(0.02)
+        for child in self.children.values():
+            log.warning("%s does not stop: killing it", child.row.name)
+            child.kill()
+        while self.children:
+            await asyncio.sleep(0.02)
+
+    # --- orders ---
+
+    def _assign(self, orders: list[Order]) -> None:
+        """Give each peer its owner, before any role hears of it."""
+        for order in orders:
+            if isinstance(order, SetPeer):
+                owner = row_of(order.peer) % self.topology.workers
+                self.fabric.peers.set_owner(order.peer, owner)
+
+    def _broadcast(self, orders: list[Order]) -> None:
+        if orders:
+            for child in self.children.values():
+                self._send(child, orders)
+
+    def _send(
+        self, child: Child, orders: list[Order], descriptors: list[int] | None = None
+    ) -> None:
+        if child.send(orders, descriptors or []):
+            assert self._loop is not None
+            self._loop.add_writer(child.control.fileno(), self._flush, child)
+
+    def _flush(self, child: Child) -> None:
+        if not child.flush():
+            assert self._loop is not None
+            self._loop.remove_writer(child.control.fileno())
+
+    def _sockets_order(self) -> SetSockets:
+        families = tuple(4 if sock.family == socket.AF_INET else 6 for sock in self._sockets)
+        return SetSockets(families)
+
+    def _link_order(self) -> SetLink:
+        try:
+            return SetLink(tun.is_up(self.interface), tun.mtu_of(self.interface))
+        except OSError as error:
+            raise TunDeviceError(f"interface {self.interface} is gone", error.errno or 0) from error
+
+    # --- the kernel's events ---
+
+    def _take_events(self, monitor: socket.socket) -> None:
+        routes_changed = False
+        for event in netlink.read_events(monitor):
+            match event:
+                case netlink.LinkDeleted(self._link_index):
+                    log.info("interface %s was deleted: stopping", self.interface)
+                    self.stop()
+                case netlink.LinkChanged(self._link_index, up, mtu):
+                    self._broadcast([SetLink(up, mtu)])
+                case netlink.RoutesChanged():
+                    routes_changed = True
+        if routes_changed:
+            self._broadcast([ForgetSources()])
+
+
+def describe(topology: Topology) -> str:
+    """Return the topology in a few words."""
+    return (
+        f"{topology.shape}, {topology.workers} worker{'s' * (topology.workers > 1)}, "
+        f"{len(topology.processes)} process{'es' * (len(topology.processes) > 1)}"
+    )

@@ -1,0 +1,138 @@
+"""Topology: which roles there are, in which processes they run, and the rings between them.
+
+```
+out:  TUN -> tun_reader -> worker[k] -> udp_writer -> UDP
+in:   UDP -> udp_reader -> worker[k] -> tun_writer -> TUN
+hs:   UDP -> udp_reader -> admission -> worker[k]        (cookies: admission -> udp_writer)
+```
+
+The rows below are all that the supervisor, the statistics and the documents know of the shape.
+`pipeline` gives every role a process; `compact` fuses all but the second and later workers
+into one, because on one or two cores a wake-up costs more than the work it hands over. A role
+does not know which of the two it is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from wgmp.record import SLOT_BYTES, SMALL_SLOT_BYTES
+
+Shape = Literal["pipeline", "compact"]
+ShapeChoice = Literal["auto", "pipeline", "compact"]
+RoleKind = Literal["tun_reader", "udp_reader", "admission", "worker", "udp_writer", "tun_writer"]
+
+MAX_WORKERS = 64
+
+# Records a ring holds. Between processes a ring rides out a few scheduling delays; within one
+# process its reader is next in the loop, and fewer slots stay in the cache.
+_SLOTS_BETWEEN = 64
+_SLOTS_WITHIN = 16
+# Handshake messages, one per record when they come from many sources. "Under load" begins at
+# an eighth of it.
+_HANDSHAKE_SLOTS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RoleRow:
+    """One role. `number` tells workers apart and is 0 for the others."""
+
+    name: str
+    kind: RoleKind
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRow:
+    """One process and the roles that share its loop, by name, in the order of a packet's way."""
+
+    name: str
+    roles: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RingRow:
+    """One ring, from the role `producer` to the role `consumer`."""
+
+    producer: str
+    consumer: str
+    slots: int
+    slot_bytes: int
+
+    @property
+    def name(self) -> str:
+        """The ring's name in statistics."""
+        return f"{self.producer}>{self.consumer}"
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """All rows of one gateway."""
+
+    shape: Shape
+    workers: int
+    roles: tuple[RoleRow, ...]
+    processes: tuple[ProcessRow, ...]
+    rings: tuple[RingRow, ...]
+
+    def role(self, name: str) -> RoleRow:
+        """Return the role of that name."""
+        return next(row for row in self.roles if row.name == name)
+
+    def process_of(self, role: str) -> str:
+        """Return the name of the process that the role runs in."""
+        return next(row.name for row in self.processes if role in row.roles)
+
+
+def choose(shape: str, workers: int | None, cores: int) -> Topology:
+    """Return the topology for a machine: `None` workers and the shape "auto" go by its cores.
+
+    One or two cores: compact, one worker. More: pipeline, a worker per core but one, which
+    the readers and writers share.
+    """
+    if shape == "auto":
+        shape = "compact" if cores <= 2 else "pipeline"
+    chosen: Shape = "pipeline" if shape == "pipeline" else "compact"
+    if workers is None:
+        workers = 1 if chosen == "compact" else min(MAX_WORKERS, max(2, cores - 1))
+    return build(chosen, workers)
+
+
+def build(shape: Shape, workers: int) -> Topology:
+    """Return the rows for `workers` workers (1..64) in the given shape."""
+    names = [f"worker{number}" for number in range(workers)]
+    roles = (
+        RoleRow("tun_reader", "tun_reader"),
+        RoleRow("udp_reader", "udp_reader"),
+        RoleRow("admission", "admission"),
+        *(RoleRow(name, "worker", number) for number, name in enumerate(names)),
+        RoleRow("udp_writer", "udp_writer"),
+        RoleRow("tun_writer", "tun_writer"),
+    )
+    if shape == "pipeline":
+        processes = tuple(ProcessRow(row.name, (row.name,)) for row in roles)
+    else:
+        fused = ("tun_reader", "udp_reader", "admission", names[0], "udp_writer", "tun_writer")
+        extra = (ProcessRow(name, (name,)) for name in names[1:])
+        processes = (ProcessRow("gateway", fused), *extra)
+    home = {role: process.name for process in processes for role in process.roles}
+    rings = tuple(_rings(names, home))
+    return Topology(shape, workers, roles, processes, rings)
+
+
+def _rings(workers: list[str], home: dict[str, str]) -> Iterator[RingRow]:
+    def data(producer: str, consumer: str) -> RingRow:
+        within = home[producer] == home[consumer]
+        slots = _SLOTS_WITHIN if within else _SLOTS_BETWEEN
+        return RingRow(producer, consumer, slots, SLOT_BYTES)
+
+    yield RingRow("udp_reader", "admission", _HANDSHAKE_SLOTS, SMALL_SLOT_BYTES)
+    yield RingRow("admission", "udp_writer", _HANDSHAKE_SLOTS, SMALL_SLOT_BYTES)
+    for worker in workers:
+        yield data("tun_reader", worker)
+        yield data("udp_reader", worker)
+        yield RingRow("admission", worker, _HANDSHAKE_SLOTS, SMALL_SLOT_BYTES)
+        yield data(worker, "udp_writer")
+        yield data(worker, "tun_writer")

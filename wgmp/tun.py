@@ -1,0 +1,118 @@
+"""The TUN device: opening it, and its name, MTU and state.
+
+pytun-pmd3 creates the device; reading and writing go straight to the descriptor. Reads return
+one IP packet each, without a header before it (IFF_NO_PI).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+
+from wgmp.errors import PrivilegeError, TunDeviceError
+
+DEFAULT_MTU = 1420
+
+# linux/if_tun.h, linux/sockios.h, linux/if.h
+_IFF_TUN = 0x0001
+_IFF_NO_PI = 0x1000
+_TUNGETIFF = 0x800454D2
+_SIOCGIFFLAGS = 0x8913
+_SIOCGIFMTU = 0x8921
+_SIOCSIFMTU = 0x8922
+_SIOCGIFINDEX = 0x8933
+_IFF_UP = 0x1
+
+_IFREQ_INT = struct.Struct("=16si20x")
+_IFREQ_FLAGS = struct.Struct("=16sH22x")
+
+
+def open_tun(name: str) -> int:
+    """Create the TUN interface `name` with WireGuard's default MTU; return its descriptor.
+
+    The interface lives as long as the descriptor and its duplicates. Raises PrivilegeError, or
+    TunDeviceError when it is taken or the host has no TUN.
+    """
+    from pytun_pmd3 import TunTapDevice  # only gateways need it, not every `wgmp` command
+
+    try:
+        device = TunTapDevice(name, _IFF_TUN | _IFF_NO_PI)
+    except OSError as error:
+        raise explain(error, name) from error
+    # The object would close its descriptor when it is collected.
+    descriptor = os.dup(device.fileno())
+    device.close()
+    try:
+        os.set_blocking(descriptor, False)
+        set_mtu(name, DEFAULT_MTU)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def explain(error: OSError, name: str) -> PrivilegeError | TunDeviceError:
+    """Return the error to show an operator when `name` could not be created."""
+    number = error.errno or 0
+    if number in (errno.EPERM, errno.EACCES):
+        return PrivilegeError(f"cannot create interface {name}: run as root or with CAP_NET_ADMIN")
+    if number == errno.EBUSY:
+        return TunDeviceError(
+            f"interface {name} is taken: another program holds it; choose another name", number
+        )
+    if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+        return TunDeviceError(
+            "there is no /dev/net/tun: load the tun module (modprobe tun) or, in a container, "
+            "pass the device in (--device /dev/net/tun)",
+            number,
+        )
+    if number == errno.EINVAL:
+        return TunDeviceError(
+            f"interface {name} exists and is no TUN device of one queue: choose another name",
+            number,
+        )
+    return TunDeviceError(f"cannot create interface {name}: {error.strerror}", number)
+
+
+def name_of(descriptor: int) -> str:
+    """Return the interface name of an open TUN descriptor; raises TunDeviceError."""
+    request = bytearray(_IFREQ_INT.size)
+    try:
+        fcntl.ioctl(descriptor, _TUNGETIFF, request)
+    except OSError as error:
+        raise TunDeviceError(
+            f"descriptor {descriptor} is no TUN device: {error.strerror}", error.errno or 0
+        ) from error
+    return bytes(request[:16]).split(b"\0", 1)[0].decode()
+
+
+def index_of(name: str) -> int:
+    """Return the interface's index; raises OSError (ENODEV when it is gone)."""
+    return _ask(name, _SIOCGIFINDEX)
+
+
+def mtu_of(name: str) -> int:
+    """Return the interface's MTU in bytes; raises OSError."""
+    return _ask(name, _SIOCGIFMTU)
+
+
+def is_up(name: str) -> bool:
+    """Return whether the interface is up; raises OSError."""
+    return bool(_ask(name, _SIOCGIFFLAGS) & _IFF_UP)
+
+
+def set_mtu(name: str, mtu: int) -> None:
+    """Set the interface's MTU in bytes; raises OSError."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, _SIOCSIFMTU, _IFREQ_INT.pack(name.encode(), mtu))
+
+
+def _ask(name: str, request: int) -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        reply = fcntl.ioctl(control, request, _IFREQ_INT.pack(name.encode(), 0))
+    layout = _IFREQ_FLAGS if request == _SIOCGIFFLAGS else _IFREQ_INT
+    value: int = layout.unpack(reply)[1]
+    return value
