@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wgmp.errors import ConfigError
-from wgmp.options import LogLevel, Options, TopologyChoice, check_interface_name, read_options
+from wgmp.options import LogLevel, Options, Shape, check_interface_name, read_options
 
 
 def test_without_anything_said_the_defaults_hold() -> None:
@@ -29,7 +29,7 @@ def test_the_environment_is_read() -> None:
         interface="wg0",
         config=Path("/etc/wireguard/wg0.conf"),
         workers=64,
-        topology=TopologyChoice.COMPACT,
+        topology=Shape.COMPACT,
         foreground=True,
         log_level=LogLevel.VERBOSE,
         tun_fd=3,
@@ -42,7 +42,7 @@ def test_the_command_line_goes_before_the_environment() -> None:
     options = read_options(
         "wg0", environment, config="mine", workers="auto", topology="pipeline", foreground=True
     )
-    assert (options.workers, options.topology) == (None, TopologyChoice.PIPELINE)
+    assert (options.workers, options.topology) == (None, Shape.PIPELINE)
     assert (options.config, options.foreground) == (Path("mine"), True)
 
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import secrets
+import shutil
+import socket
+import subprocess
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +21,7 @@ from wgmp.keys import clamp, public_key_of
 from wgmp.orders import SetPeer
 from wgmp.peertable import PeerFigures
 from wgmp.uapi import LINE_BYTES_MAX, UapiError, answer_get, answer_set, apply_set
+from wgmp.uapi_server import socket_path
 
 KEY = bytes([7]) * 32
 ONE, TWO = "01" * 32, "02" * 32
@@ -55,6 +63,67 @@ def peer(device: Device, public_key: str = ONE) -> object:
 
 def get(device: Device, figures: PeerFigures = NOTHING) -> list[str]:
     return answer_get(device, lambda peer: figures).decode().split("\n")
+
+
+# Lines that fail, and with what errno.
+BAD_LINES: list[tuple[list[str], int]] = [
+    (["private_key"], errno.EPROTO),
+    (["garbage"], errno.EPROTO),
+    ([PEER, "garbage"], errno.EPROTO),
+    (["\xff\x00"], errno.EPROTO),
+    (["="], errno.EINVAL),
+    (["no_such_key=1"], errno.EINVAL),
+    (["Listen_port=1"], errno.EINVAL),
+    (["allowed_ip=10.0.0.0/8"], errno.EINVAL),
+    ([PEER, "listen_port=1"], errno.EINVAL),
+    (["private_key="], errno.EINVAL),
+    ([f"private_key={ONE[:-1]}"], errno.EINVAL),
+    ([f"private_key={ONE}0"], errno.EINVAL),
+    ([f"public_key={'g' * 64}"], errno.EINVAL),
+    ([f"public_key= {ONE}"], errno.EINVAL),
+    (["listen_port=65536"], errno.EINVAL),
+    (["listen_port=-1"], errno.EINVAL),
+    (["listen_port=+1"], errno.EINVAL),
+    (["listen_port=1_0"], errno.EINVAL),
+    (["listen_port= 1"], errno.EINVAL),
+    (["listen_port=\xb2"], errno.EINVAL),
+    (["listen_port=" + "1" * 5000], errno.EINVAL),
+    (["listen_port=5353"], errno.EADDRINUSE),
+    (["listen_port=99"], errno.EACCES),
+    (["fwmark=4294967296"], errno.EINVAL),
+    (["fwmark=0x1"], errno.EINVAL),
+    ([f"fwmark={0xDEAD}"], errno.EPERM),
+    (["replace_peers=false"], errno.EINVAL),
+    (["replace_peers=1"], errno.EINVAL),
+    ([PEER, "remove=TRUE"], errno.EINVAL),
+    ([PEER, "update_only="], errno.EINVAL),
+    ([PEER, "replace_allowed_ips=yes"], errno.EINVAL),
+    ([PEER, "protocol_version=2"], errno.EINVAL),
+    ([PEER, "preshared_key=00"], errno.EINVAL),
+    ([PEER, "persistent_keepalive_interval=65536"], errno.EINVAL),
+    ([PEER, "persistent_keepalive_interval=off"], errno.EINVAL),
+    ([PEER, "endpoint=example.org:1"], errno.EINVAL),
+    ([PEER, "endpoint=192.0.2.1"], errno.EINVAL),
+    ([PEER, "endpoint=192.0.2.1:0"], errno.EINVAL),
+    ([PEER, "endpoint=192.0.2.1:65536"], errno.EINVAL),
+    ([PEER, "endpoint=192.0.2.256:1"], errno.EINVAL),
+    ([PEER, "endpoint=2001:db8::1:1"], errno.EINVAL),
+    ([PEER, "endpoint=[192.0.2.1]:1"], errno.EINVAL),
+    ([PEER, "endpoint=[fe80::1%no-such-zone]:1"], errno.EINVAL),
+    ([PEER, "endpoint=[fe80::1%]:1"], errno.EINVAL),
+    ([PEER, "endpoint=192.0.2.1%1:1"], errno.EINVAL),
+    ([PEER, "allowed_ip=10.0.0.0"], errno.EINVAL),
+    ([PEER, "allowed_ip=10.0.0.0/33"], errno.EINVAL),
+    ([PEER, "allowed_ip=::/129"], errno.EINVAL),
+    ([PEER, "allowed_ip=10.0.0.0/08"], errno.EINVAL),
+    ([PEER, "allowed_ip=10.0.0/8"], errno.EINVAL),
+    ([PEER, "allowed_ip=010.0.0.0/8"], errno.EINVAL),
+    ([PEER, "allowed_ip=fe80::1%1/64"], errno.EINVAL),
+    ([PEER, "allowed_ip=--10.0.0.0/8"], errno.EINVAL),
+    ([PEER, "allowed_ip=\x00/8"], errno.EINVAL),
+    ([PEER, f"public_key={TWO}", f"public_key={'03' * 32}"], errno.ENOSPC),
+    (["fwmark=" + "1" * LINE_BYTES_MAX], errno.EIO),
+]
 
 
 def test_all_keys_are_set_and_told_again(device: Device) -> None:
@@ -117,67 +186,7 @@ def test_the_live_endpoint_is_told_instead_of_the_configured_one(device: Device)
     assert "endpoint=192.0.2.1:1" in get(device)
 
 
-@pytest.mark.parametrize(
-    ("lines", "code"),
-    [
-        (["private_key"], errno.EPROTO),
-        (["garbage"], errno.EPROTO),
-        ([PEER, "garbage"], errno.EPROTO),
-        (["\xff\x00"], errno.EPROTO),
-        (["="], errno.EINVAL),
-        (["no_such_key=1"], errno.EINVAL),
-        (["Listen_port=1"], errno.EINVAL),
-        (["allowed_ip=10.0.0.0/8"], errno.EINVAL),
-        ([PEER, "listen_port=1"], errno.EINVAL),
-        (["private_key="], errno.EINVAL),
-        ([f"private_key={ONE[:-1]}"], errno.EINVAL),
-        ([f"private_key={ONE}0"], errno.EINVAL),
-        ([f"public_key={'g' * 64}"], errno.EINVAL),
-        ([f"public_key= {ONE}"], errno.EINVAL),
-        (["listen_port=65536"], errno.EINVAL),
-        (["listen_port=-1"], errno.EINVAL),
-        (["listen_port=+1"], errno.EINVAL),
-        (["listen_port=1_0"], errno.EINVAL),
-        (["listen_port= 1"], errno.EINVAL),
-        (["listen_port=\xb2"], errno.EINVAL),
-        (["listen_port=" + "1" * 5000], errno.EINVAL),
-        (["listen_port=5353"], errno.EADDRINUSE),
-        (["listen_port=99"], errno.EACCES),
-        (["fwmark=4294967296"], errno.EINVAL),
-        (["fwmark=0x1"], errno.EINVAL),
-        ([f"fwmark={0xDEAD}"], errno.EPERM),
-        (["replace_peers=false"], errno.EINVAL),
-        (["replace_peers=1"], errno.EINVAL),
-        ([PEER, "remove=TRUE"], errno.EINVAL),
-        ([PEER, "update_only="], errno.EINVAL),
-        ([PEER, "replace_allowed_ips=yes"], errno.EINVAL),
-        ([PEER, "protocol_version=2"], errno.EINVAL),
-        ([PEER, "preshared_key=00"], errno.EINVAL),
-        ([PEER, "persistent_keepalive_interval=65536"], errno.EINVAL),
-        ([PEER, "persistent_keepalive_interval=off"], errno.EINVAL),
-        ([PEER, "endpoint=example.org:1"], errno.EINVAL),
-        ([PEER, "endpoint=192.0.2.1"], errno.EINVAL),
-        ([PEER, "endpoint=192.0.2.1:0"], errno.EINVAL),
-        ([PEER, "endpoint=192.0.2.1:65536"], errno.EINVAL),
-        ([PEER, "endpoint=192.0.2.256:1"], errno.EINVAL),
-        ([PEER, "endpoint=2001:db8::1:1"], errno.EINVAL),
-        ([PEER, "endpoint=[192.0.2.1]:1"], errno.EINVAL),
-        ([PEER, "endpoint=[fe80::1%no-such-zone]:1"], errno.EINVAL),
-        ([PEER, "endpoint=[fe80::1%]:1"], errno.EINVAL),
-        ([PEER, "endpoint=192.0.2.1%1:1"], errno.EINVAL),
-        ([PEER, "allowed_ip=10.0.0.0"], errno.EINVAL),
-        ([PEER, "allowed_ip=10.0.0.0/33"], errno.EINVAL),
-        ([PEER, "allowed_ip=::/129"], errno.EINVAL),
-        ([PEER, "allowed_ip=10.0.0.0/08"], errno.EINVAL),
-        ([PEER, "allowed_ip=10.0.0/8"], errno.EINVAL),
-        ([PEER, "allowed_ip=010.0.0.0/8"], errno.EINVAL),
-        ([PEER, "allowed_ip=fe80::1%1/64"], errno.EINVAL),
-        ([PEER, "allowed_ip=--10.0.0.0/8"], errno.EINVAL),
-        ([PEER, "allowed_ip=\x00/8"], errno.EINVAL),
-        ([PEER, f"public_key={TWO}", f"public_key={'03' * 32}"], errno.ENOSPC),
-        (["fwmark=" + "1" * LINE_BYTES_MAX], errno.EIO),
-    ],
-)
+@pytest.mark.parametrize(("lines", "code"), BAD_LINES)
 def test_bad_lines_have_their_errno_and_those_before_them_stand(
     device: Device, lines: list[str], code: int
 ) -> None:
@@ -292,3 +301,53 @@ def test_ten_thousand_peers_pass_in_time() -> None:
     assert time.process_time() - start < 1.5
     assert answer.count(b"public_key=") == 10_000
     assert answer.count(b"allowed_ip=") == 30_000
+
+
+@pytest.fixture
+def wireguard_go() -> Iterator[Path]:
+    """The UAPI socket of a real wireguard-go, in a network namespace of its own."""
+    if os.geteuid() != 0 or not shutil.which("wireguard-go") or not Path("/dev/net/tun").exists():
+        pytest.skip("needs root, /dev/net/tun and wireguard-go")
+    path = socket_path(f"wgt{secrets.token_hex(4)}")
+    process = subprocess.Popen(
+        ["unshare", "--net", "wireguard-go", "--foreground", path.stem],
+        env={**os.environ, "WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 10
+        while not path.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.skip("wireguard-go does not start here")
+            time.sleep(0.02)
+        yield path
+    finally:
+        process.terminate()
+        process.wait(10)
+        path.unlink(missing_ok=True)
+
+
+# Where we mean to differ: what the outside says in these tests, a port nobody can be reached
+# at, and a full table. Older releases also take a prefix length like 08.
+OURS_ALONE = {
+    *("listen_port=5353", "listen_port=99", f"fwmark={0xDEAD}", "endpoint=192.0.2.1:0"),
+    *(f"public_key={'03' * 32}", "allowed_ip=10.0.0.0/08"),
+}
+
+
+@pytest.mark.root
+def test_wireguard_go_refuses_the_same_lines_with_the_same_errno(wireguard_go: Path) -> None:
+    differences = []
+    for lines, code in BAD_LINES:
+        if lines[-1] in OURS_ALONE:
+            continue
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            client.connect(str(wireguard_go))
+            body = "\n".join(["set=1", "replace_peers=true", *lines, "", ""])
+            client.sendall(body.encode("latin-1"))
+            answer = client.recv(4096)
+        if not answer.startswith(b"errno=-%d\n" % code):
+            differences.append((lines, code, answer))
+    assert differences == []

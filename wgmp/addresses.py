@@ -1,7 +1,8 @@
 """Addresses, prefixes and endpoints as text: what `wg` and configuration files write.
 
 Inside wgmp an address is packed (4 or 16 bytes, network order) and a prefix is the pair
-(network, length). All parsers raise ValueError with a phrase that completes "`text` ...".
+(packed network with its host bits zero, length in bits). The parsers raise ValueError with a
+phrase that completes "`text` ...".
 """
 
 from __future__ import annotations
@@ -9,10 +10,8 @@ from __future__ import annotations
 import re
 import socket
 
+from wgmp.protocol.allowedips import Prefix
 from wgmp.protocol.outcome import Endpoint
-
-Prefix = tuple[bytes, int]
-"""(network: packed, 4 or 16 bytes, host bits zero; length: 0..32 or 0..128)."""
 
 PORT_MAX = 65535
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import msgspec
 
-from wgmp.addresses import Prefix, resolve_endpoint
+from wgmp.addresses import resolve_endpoint
 from wgmp.config_grammar import Address, DnsEntry, read_sections
 from wgmp.device import Device
 from wgmp.errors import ConfigError, SocketError
+from wgmp.protocol.allowedips import Prefix
 from wgmp.protocol.outcome import Endpoint
 
 
@@ -87,8 +88,9 @@ def load(path: Path) -> QuickConfig:
         text = path.read_text("utf-8")
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", str(path)) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError("is not UTF-8 text", str(path)) from error
+    except UnicodeDecodeError:
+        # Its own error holds the file's bytes, keys and all.
+        raise ConfigError("is not UTF-8 text", str(path)) from None
     return parse(text, str(path))
 
 

@@ -14,9 +14,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from wgmp.addresses import PORT_MAX, Prefix, parse_prefix, split_host_port
+from wgmp.addresses import PORT_MAX, parse_prefix, split_host_port
 from wgmp.errors import ConfigError
 from wgmp.keys import KeyFormatError, from_base64
+from wgmp.protocol.allowedips import Prefix
 
 Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 DnsEntry = ipaddress.IPv4Address | ipaddress.IPv6Address | str

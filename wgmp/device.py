@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Protocol
 
-from wgmp.addresses import Prefix, format_endpoint
+from wgmp.addresses import format_endpoint
 from wgmp.errors import WgmpError
 from wgmp.keys import ZERO_KEY, clamp, public_key_of
 from wgmp.orders import (
@@ -37,6 +37,7 @@ from wgmp.orders import (
     SetPrivateKey,
     row_of,
 )
+from wgmp.protocol.allowedips import Prefix
 from wgmp.protocol.outcome import Endpoint
 
 DEFAULT_CAPACITY = 16384

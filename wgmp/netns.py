@@ -24,10 +24,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 from wgmp.errors import CommandError
 
@@ -41,6 +42,7 @@ _TERM_LIMIT_S = 5.0
 _POLL_S = 0.02
 
 _numbers = itertools.count(1)
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,19 @@ class Namespaces:
             namespace.set_up(name)
         v4, v6 = f"192.0.{network}.", f"2001:db8:{network:x}::"
         return Link(v4 + "1", v4 + "2", v6 + "1", v6 + "2")
+
+
+def wait_for(condition: Callable[[], _Value], limit_s: float, what: str) -> _Value:
+    """Return the condition's first true value; raise CommandError when none comes in time.
+
+    `what`: what the wait is for, as a clause: "wg0 comes up".
+    """
+    deadline = time.monotonic() + limit_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise CommandError(f"waited {limit_s:g} s in vain: {what}")
+        time.sleep(_POLL_S)
+    return value
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

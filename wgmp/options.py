@@ -23,21 +23,13 @@ from pathlib import Path
 import msgspec
 
 from wgmp.errors import ConfigError
+from wgmp.topology import MAX_WORKERS, Shape
 
-WORKERS_MAX = 64
 INTERFACE_NAME_BYTES = 15  # IFNAMSIZ - 1, linux/if.h
 
 # What the kernel refuses in a name (net/core/dev.c, dev_valid_name): "/", ":" and isspace() of
 # its Latin-1 table; and "%", by which it would make up a name of its own.
 _NOT_IN_NAMES = frozenset(b"/:%\0" + b" \t\n\v\f\r\xa0")
-
-
-class TopologyChoice(StrEnum):
-    """Which topology to run; `AUTO` leaves it to the number of cores."""
-
-    AUTO = "auto"
-    PIPELINE = "pipeline"
-    COMPACT = "compact"
 
 
 class LogLevel(StrEnum):
@@ -57,7 +49,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     interface: str
     config: Path | None = None
     workers: int | None = None
-    topology: TopologyChoice = TopologyChoice.AUTO
+    topology: Shape = Shape.AUTO
     foreground: bool = False
     log_level: LogLevel = LogLevel.ERROR
     tun_fd: int | None = None
@@ -113,18 +105,16 @@ def check_interface_name(name: str) -> str:
 def _workers(name: str, text: str) -> int | None:
     if text in ("", "auto"):
         return None
-    if text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= WORKERS_MAX:
+    if text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= MAX_WORKERS:
         return int(text)
-    raise ConfigError(f"{name}: {text!r} is not possible: write auto, or 1 to {WORKERS_MAX}")
+    raise ConfigError(f"{name}: {text!r} is not possible: write auto, or 1 to {MAX_WORKERS}")
 
 
-def _topology(name: str, text: str) -> TopologyChoice:
+def _topology(name: str, text: str) -> Shape:
     try:
-        return TopologyChoice(text or "auto")
+        return Shape(text or "auto")
     except ValueError:
-        raise ConfigError(
-            f"{name}: {text!r} is not possible: write {', '.join(TopologyChoice)}"
-        ) from None
+        raise ConfigError(f"{name}: {text!r} is not possible: write {', '.join(Shape)}") from None
 
 
 def _log_level(name: str, environment: Mapping[str, str]) -> LogLevel:

@@ -37,6 +37,10 @@ class SetPrivateKey(msgspec.Struct, frozen=True, tag=True):
 
     private_key: bytes
 
+    def __repr__(self) -> str:
+        """Say what it is without the key."""
+        return "SetPrivateKey(...)"
+
 
 class SetPeer(msgspec.Struct, frozen=True, tag=True):
     """Add a peer, or change one: the whole of its configuration but for its allowed IPs.
@@ -50,6 +54,10 @@ class SetPeer(msgspec.Struct, frozen=True, tag=True):
     preshared_key: bytes
     keepalive: int
     endpoint: EndpointOrder | None = None
+
+    def __repr__(self) -> str:
+        """Say which peer without its keys."""
+        return f"SetPeer(peer={self.peer}, keepalive={self.keepalive}, endpoint={self.endpoint})"
 
 
 class RemovePeer(msgspec.Struct, frozen=True, tag=True):

@@ -16,15 +16,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal
 
 from wgmp.record import SLOT_BYTES, SMALL_SLOT_BYTES
 
-Shape = Literal["pipeline", "compact"]
-ShapeChoice = Literal["auto", "pipeline", "compact"]
 RoleKind = Literal["tun_reader", "udp_reader", "admission", "worker", "udp_writer", "tun_writer"]
 
 MAX_WORKERS = 64
+
+
+class Shape(StrEnum):
+    """How roles are put into processes; `AUTO` leaves it to the number of cores."""
+
+    AUTO = "auto"
+    PIPELINE = "pipeline"
+    COMPACT = "compact"
+
 
 # Records a ring holds. Between processes a ring rides out a few scheduling delays; within one
 # process its reader is next in the loop, and fewer slots stay in the cache.
@@ -86,22 +94,21 @@ class Topology:
         return next(row.name for row in self.processes if role in row.roles)
 
 
-def choose(shape: str, workers: int | None, cores: int) -> Topology:
-    """Return the topology for a machine: `None` workers and the shape "auto" go by its cores.
+def choose(shape: Shape, workers: int | None, cores: int) -> Topology:
+    """Return the topology for a machine: `None` workers and `Shape.AUTO` go by its cores.
 
     One or two cores: compact, one worker. More: pipeline, a worker per core but one, which
     the readers and writers share.
     """
-    if shape == "auto":
-        shape = "compact" if cores <= 2 else "pipeline"
-    chosen: Shape = "pipeline" if shape == "pipeline" else "compact"
+    if shape is Shape.AUTO:
+        shape = Shape.COMPACT if cores <= 2 else Shape.PIPELINE
     if workers is None:
-        workers = 1 if chosen == "compact" else min(MAX_WORKERS, max(2, cores - 1))
-    return build(chosen, workers)
+        workers = 1 if shape is Shape.COMPACT else min(MAX_WORKERS, max(2, cores - 1))
+    return build(shape, workers)
 
 
 def build(shape: Shape, workers: int) -> Topology:
-    """Return the rows for `workers` workers (1..64) in the given shape."""
+    """Return the rows for `workers` workers (1..64), pipeline or compact."""
     names = [f"worker{number}" for number in range(workers)]
     roles = (
         RoleRow("tun_reader", "tun_reader"),
@@ -111,7 +118,7 @@ def build(shape: Shape, workers: int) -> Topology:
         RoleRow("udp_writer", "udp_writer"),
         RoleRow("tun_writer", "tun_writer"),
     )
-    if shape == "pipeline":
+    if shape is Shape.PIPELINE:
         processes = tuple(ProcessRow(row.name, (row.name,)) for row in roles)
     else:
         fused = ("tun_reader", "udp_reader", "admission", names[0], "udp_writer", "tun_writer")

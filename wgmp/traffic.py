@@ -1,31 +1,118 @@
 """TCP traffic that proves itself: random bytes from a sender to a receiver, SHA-256 at both ends.
 
-Run as a program in a namespace: `python -m wgmp.traffic receive ADDRESS PORT` serves one
-connection, `python -m wgmp.traffic send ADDRESS PORT [--bytes N | --seconds S]` feeds it. Both
-print one JSON object a line: `{"bytes": N, "seconds": S}` about five times a second, and at the
-end the same with the `sha256` of the whole stream. The receiver says `{"listening": true}`
-first. Used by the demo, the tests and the benchmark.
+`Transfer` runs this module as a program in two namespaces: `python -m wgmp.traffic receive
+ADDRESS PORT` serves one connection, `python -m wgmp.traffic send ADDRESS PORT [--bytes N]
+[--seconds S]` feeds it. Both print one JSON object a line: `{"bytes": N, "seconds": S}` about
+five times a second, and at the end the same with the `sha256` of the whole stream. The receiver
+reports 0 bytes once it listens. Used by the demo, the tests and the benchmark.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from wgmp.errors import CommandError
+from wgmp.netns import Namespace, end, wait_for
 
 _CHUNK_BYTES = 1 << 18
 _REPORT_EVERY_S = 0.2
+_LISTEN_LIMIT_S = 15.0
+
+
+class Report(msgspec.Struct):
+    """How far an end is: `bytes` after `seconds`. `sha256`: in hex, "" before the end."""
+
+    bytes: int = 0
+    seconds: float = 0.0
+    sha256: str = ""
+
+
+class Transfer:
+    """A transfer that runs from one namespace to another, begun by the constructor.
+
+    `address`, `port`: where the receiver listens. `directory`: where both ends' output goes.
+    `limits`: options of the sender, such as "--bytes", "1000000". Raises CommandError.
+    """
+
+    def __init__(
+        self,
+        sender: Namespace,
+        receiver: Namespace,
+        address: str,
+        port: int,
+        directory: Path,
+        *limits: str,
+    ) -> None:
+        where = (address, str(port))
+        tag = f"{receiver.name}-{port}-{time.monotonic_ns()}.log"
+        self._logs = (directory / f"receive-{tag}", directory / f"send-{tag}")
+        command = (sys.executable, "-m", "wgmp.traffic")
+        self._receiver = receiver.start(*command, "receive", *where, log=self._logs[0])
+        wait_for(self._listens, _LISTEN_LIMIT_S, f"the receiver listens on {address}")
+        self._sender = sender.start(*command, "send", *where, *limits, log=self._logs[1])
+
+    def _listens(self) -> bool:
+        _runs(self._receiver, self._logs[0])
+        return bool(self._logs[0].read_text())
+
+    def running(self) -> bool:
+        """Tell whether an end still runs. Raises CommandError when one has failed."""
+        receiving = _runs(self._receiver, self._logs[0])
+        sending = _runs(self._sender, self._logs[1])
+        return receiving or sending
+
+    def received(self) -> Report:
+        """Return the receiver's last report."""
+        return _last_report(self._logs[0])
+
+    def sent(self) -> Report:
+        """Return the sender's last report."""
+        return _last_report(self._logs[1])
+
+    def finish(self, limit_s: float) -> Report:
+        """Wait for both ends; return the receiver's report.
+
+        Raises CommandError when that takes too long, or what arrived is not what was sent.
+        """
+        wait_for(lambda: not self.running(), limit_s, f"the transfer ends, at {self.received()}")
+        sent, received = self.sent(), self.received()
+        if not received.sha256 or (sent.bytes, sent.sha256) != (received.bytes, received.sha256):
+            raise CommandError(f"{sent} was sent, but {received} arrived")
+        return received
+
+    def stop(self) -> None:
+        """End both ends at once."""
+        end(self._sender)
+        end(self._receiver)
+
+
+def _runs(process: subprocess.Popen[bytes], log: Path) -> bool:
+    """Tell whether an end runs; raise CommandError when it failed."""
+    code = process.poll()
+    if code:
+        raise CommandError(f"an end of the transfer failed: {log.read_text()[-300:].strip()}")
+    return code is None
+
+
+def _last_report(log: Path) -> Report:
+    lines = log.read_text().rpartition("\n")[0].splitlines()  # the last one may be half written
+    return msgspec.json.decode(lines[-1], type=Report) if lines else Report()
 
 
 def send(address: str, port: int, limit_bytes: int, limit_s: float) -> None:
     """Connect and send random bytes until either limit. Raises OSError."""
     with socket.create_connection((address, port), timeout=60.0) as connection:
-        report = _Report()
+        report = _Reporter()
         while (left := limit_bytes - report.count) > 0 and report.elapsed() < limit_s:
             chunk = os.urandom(min(_CHUNK_BYTES, left))
             connection.sendall(chunk)
@@ -40,16 +127,16 @@ def receive(address: str, port: int) -> None:
     """Take one connection and read it to its end. Raises OSError."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.create_server((address, port), family=family) as server:
-        _say({"listening": True})
+        _say(Report())
         connection, _ = server.accept()
         with connection:
-            report = _Report()
+            report = _Reporter()
             while chunk := connection.recv(_CHUNK_BYTES):
                 report.add(chunk)
             report.finish()
 
 
-class _Report:
+class _Reporter:
     """Counts and hashes the stream; prints where it stands, not too often."""
 
     def __init__(self) -> None:
@@ -66,20 +153,19 @@ class _Report:
         now = time.monotonic()
         if now - self._last >= _REPORT_EVERY_S:
             self._last = now
-            _say({"bytes": self.count, "seconds": self.elapsed()})
+            _say(Report(self.count, self.elapsed()))
 
     def finish(self) -> None:
-        digest = self._digest.hexdigest()
-        _say({"bytes": self.count, "seconds": self.elapsed(), "sha256": digest})
+        _say(Report(self.count, self.elapsed(), self._digest.hexdigest()))
 
 
-def _say(line: dict[str, object]) -> None:
-    print(json.dumps(line), flush=True)
+def _say(report: Report) -> None:
+    print(msgspec.json.encode(report).decode(), flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run as the sender or the receiver the arguments name; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m wgmp.traffic", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m wgmp.traffic")
     parser.add_argument("direction", choices=("send", "receive"))
     parser.add_argument("address")
     parser.add_argument("port", type=int)

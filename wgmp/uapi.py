@@ -23,11 +23,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-from wgmp.addresses import Prefix, format_endpoint, format_prefix, parse_endpoint, parse_prefix
+from wgmp.addresses import format_endpoint, format_prefix, parse_endpoint, parse_prefix
 from wgmp.device import Device, DeviceFullError, PeerEntry
 from wgmp.errors import WgmpError
 from wgmp.keys import KeyFormatError, from_hex, to_hex
 from wgmp.peertable import PeerFigures
+from wgmp.protocol.allowedips import Prefix
 
 # A line longer than Go's bufio.MaxScanTokenSize is EIO in wireguard-go.
 LINE_BYTES_MAX = 64 * 1024
@@ -81,7 +82,7 @@ def apply_set(device: Device, lines: Iterable[bytes]) -> None:
     stanza: _Stanza | None = None
     number = 0
     try:
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(lines, 1):  # noqa: B007 (the except clause reads it)
             if stanza is not None and line not in _LINES_THAT_MAKE_NO_PEER:
                 stanza.settle()
             if not line:

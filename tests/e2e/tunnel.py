@@ -11,13 +11,12 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wgmp.netns import UAPI_DIRECTORY, Link, Namespace, Namespaces
+from wgmp.netns import UAPI_DIRECTORY, Link, Namespace, Namespaces, wait_for
+from wgmp.traffic import Transfer
 
 SCRIPTS = Path(sys.prefix) / "bin"
 WGMP = str(SCRIPTS / "wgmp")
@@ -25,16 +24,6 @@ WGMPD = str(SCRIPTS / "wgmpd")
 
 MTU = 1420
 _START_LIMIT_S = 20.0
-_NO_KEYS: dict[str, str] = {}
-
-
-def eventually(condition: Callable[[], Any], limit_s: float, what: str) -> Any:
-    """Return the condition's first true value; fail the test when none comes in time."""
-    deadline = time.monotonic() + limit_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {limit_s:g} s: {what}"
-        time.sleep(0.05)
-    return value
 
 
 def key(kind: str, stdin: str = "") -> str:
@@ -83,7 +72,7 @@ class Gateway:
         self.process = self.namespace.start(
             program, "-f", self.interface, log=self.log, environment=self.environment
         )
-        eventually(self._serves, _START_LIMIT_S, f"{self.program} serves {self.socket}")
+        wait_for(self._serves, _START_LIMIT_S, f"{self.program} serves {self.socket}")
 
     def _serves(self) -> bool:
         code = self.process.poll()
@@ -171,44 +160,13 @@ class Peer:
         return cls(*words[:4], *map(int, words[4:7]), words[7])
 
 
-class Transfer:
-    """TCP traffic from one gateway to the other, both ends reporting into files."""
-
-    def __init__(
-        self, sender: Gateway, receiver: Gateway, *limits: str, family: int = 4, port: int = 5201
-    ) -> None:
-        address = receiver.inner4 if family == 4 else receiver.inner6
-        tag = f"{sender.interface}-{port}-{family}"
-        self._logs = [sender.log.with_name(f"{end}-{tag}.json") for end in ("receive", "send")]
-        self._ends = [self._start(receiver, 0, "receive", address, str(port))]
-        eventually(lambda: self._logs[0].read_text(), 10, "the receiver listens")
-        self._ends.append(self._start(sender, 1, "send", address, str(port), *limits))
-
-    def _start(self, at: Gateway, end: int, *arguments: str) -> subprocess.Popen[bytes]:
-        command = (sys.executable, "-m", "wgmp.traffic", *arguments)
-        return at.namespace.start(*command, log=self._logs[end])
-
-    def received(self) -> int:
-        """Return how many bytes the receiver has reported so far."""
-        return int(self._last(0).get("bytes", 0))
-
-    def finish(self, limit_s: float) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Wait for both ends; return the sender's last report and the receiver's."""
-        eventually(
-            lambda: all(process.poll() is not None for process in self._ends), limit_s, str(self)
-        )
-        assert [process.returncode for process in self._ends] == [0, 0], str(self)
-        return self._last(1), self._last(0)
-
-    def _last(self, end: int) -> dict[str, Any]:
-        # The last line may be half written.
-        lines = self._logs[end].read_text().rpartition("\n")[0].splitlines()
-        report: dict[str, Any] = json.loads(lines[-1]) if lines else {}
-        return report
-
-    def __str__(self) -> str:
-        tails = [log.read_text()[-200:] for log in self._logs]
-        return f"receiver: {tails[0]!r}, sender: {tails[1]!r}"
+def transfer(
+    sender: Gateway, receiver: Gateway, *limits: str, family: int = 4, port: int = 5201
+) -> Transfer:
+    """Begin a transfer of random bytes through the tunnel, see `wgmp.traffic`."""
+    address = receiver.inner4 if family == 4 else receiver.inner6
+    directory = sender.log.parent
+    return Transfer(sender.namespace, receiver.namespace, address, port, directory, *limits)
 
 
 @dataclass
@@ -218,13 +176,6 @@ class Tunnel:
     left: Gateway
     right: Gateway
     link: Link
-
-    def transfer_both_ways(self, size: int, limit_s: float) -> None:
-        """Send `size` random bytes each way, one after the other, and compare the hashes."""
-        for sender, receiver in ((self.left, self.right), (self.right, self.left)):
-            sent, received = Transfer(sender, receiver, "--bytes", str(size)).finish(limit_s)
-            assert received["bytes"] == size
-            assert sent["sha256"] == received["sha256"]
 
 
 def build(

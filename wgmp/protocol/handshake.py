@@ -10,8 +10,8 @@ from collections.abc import Callable
 from math import inf
 from typing import Protocol
 
-from wgmp.protocol import noise
-from wgmp.protocol.constants import INITIATION_INTERVAL, KEY_SIZE
+from wgmp.protocol import noise, tai64n
+from wgmp.protocol.constants import INITIATION_INTERVAL, KEY_SIZE, TIMESTAMP_SIZE
 from wgmp.protocol.cookie import CookieJar
 from wgmp.protocol.crypto import Bytes
 from wgmp.protocol.messages import CookieReply, Response
@@ -33,7 +33,8 @@ class Handshake:
     """The handshakes with the owner of `public_key`.
 
     `preshared_key` may be set at any time; the next message made or read uses it.
-    `greatest_timestamp`: the newest initiation consumed, 12 bytes.
+    `greatest_timestamp`: the newest initiation consumed, 12 bytes. `present()`: a TAI64N
+    label of the present.
     """
 
     __slots__ = (
@@ -42,9 +43,10 @@ class Handshake:
         "_indices",
         "_outstanding",
         "_peer",
+        "_present",
         "_randomness",
         "_static_static",
-        "_tai64n",
+        "_timestamp_sent",
         "greatest_timestamp",
         "identity",
         "preshared_key",
@@ -60,7 +62,7 @@ class Handshake:
         greatest_timestamp: bytes,
         indices: IndexSpace,
         randomness: Callable[[int], bytes],
-        tai64n: Callable[[], bytes],
+        present: Callable[[], bytes],
     ) -> None:
         self._peer = peer
         self.identity = identity
@@ -69,7 +71,8 @@ class Handshake:
         self.greatest_timestamp = greatest_timestamp
         self._indices = indices
         self._randomness = randomness
-        self._tai64n = tai64n
+        self._present = present
+        self._timestamp_sent = bytes(TIMESTAMP_SIZE)
         self._static_static: bytes | None = None
         self._outstanding: OutstandingInitiation | None = None
         self._cookies = CookieJar()
@@ -99,9 +102,14 @@ class Handshake:
             return DropReason.BAD_STATIC
         self.abandon()
         index = self._indices.draw(self._peer)
-        ephemeral = self._randomness(KEY_SIZE)
+        self._timestamp_sent = tai64n.after(self._timestamp_sent, self._present())
         made = noise.create_initiation(
-            self.identity, self.public_key, static_static, ephemeral, self._tai64n(), index
+            self.identity,
+            self.public_key,
+            static_static,
+            self._randomness(KEY_SIZE),
+            self._timestamp_sent,
+            index,
         )
         if isinstance(made, DropReason):
             self._indices.free(index)

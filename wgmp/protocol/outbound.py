@@ -21,8 +21,15 @@ from wgmp.protocol.handshake import Handshake, IndexSpace
 from wgmp.protocol.keypair import Keypair
 from wgmp.protocol.keypairs import Keypairs
 from wgmp.protocol.noise import Identity
-from wgmp.protocol.outcome import Drop, DropReason, Endpoint, Outcome, SendDatagram
-from wgmp.protocol.timers import PeerTimers
+from wgmp.protocol.outcome import (
+    Drop,
+    DropReason,
+    Endpoint,
+    HandshakeCompleted,
+    Outcome,
+    SendDatagram,
+)
+from wgmp.protocol.timers import PeerTimers, Timer
 
 
 class Outbound:
@@ -30,17 +37,19 @@ class Outbound:
 
     `peer`: the peer id; `endpoint`: where the peer was last seen; `mtu`: the tunnel's, for
     padding; `keypairs`: its sessions; `handshake_attempts`: initiations sent since the last
-    reason to send one.
+    reason to send one; `last_session_at`: when a handshake last completed, None for never.
     """
 
     __slots__ = (
         "_handshake",
         "_initiate_again_at",
+        "_last_minute_handshake_sent",
         "_staged",
         "_timers",
         "endpoint",
         "handshake_attempts",
         "keypairs",
+        "last_session_at",
         "mtu",
         "peer",
     )
@@ -59,16 +68,17 @@ class Outbound:
         tai64n: Callable[[], bytes],
         greatest_timestamp: bytes = bytes(TIMESTAMP_SIZE),
     ) -> None:
-        """Make a peer that does nothing yet: `start` sends its first persistent keepalive.
+        """Make a peer that does nothing yet.
 
         `peer`: its id; `public_key`, `preshared_key`: 32 bytes, the latter zeros for none;
-        `keepalive`: seconds, 0 for none; `randomness(n)`: n bytes from a CSPRNG; `tai64n()`:
-        a label of the present; `greatest_timestamp`: the newest one a predecessor consumed.
+        `keepalive`: seconds, 0 for none, runs from the first datagram on (`set_keepalive`
+        sends one at once); `randomness(n)`: n bytes from a CSPRNG; `tai64n()`: a label of the
+        present; `greatest_timestamp`: the newest one a predecessor consumed.
         """
         self.peer = peer
         self.endpoint = endpoint
         self.mtu = DEFAULT_MTU
-        self.keypairs = Keypairs()
+        self.keypairs = Keypairs(indices.free)
         self.handshake_attempts = 0
         self.last_session_at: float | None = None
         self._handshake = Handshake(
@@ -82,7 +92,6 @@ class Outbound:
             tai64n,
         )
         self._timers = PeerTimers(keepalive, randomness)
-        self._indices = indices
         self._staged: deque[bytes] | None = None
         self._initiate_again_at = -inf
         self._last_minute_handshake_sent = False
@@ -108,13 +117,17 @@ class Outbound:
         return current if current is not None and current.sendable(now) else None
 
     def packets_sent(self, keypair: Keypair, count: int, now: float) -> list[Outcome]:
-        """`count` packets, at least one and none of them empty, were sealed with `keypair`."""
-        assert count > 0
+        """`count` packets, none of them empty, were sealed with `keypair` and are sent."""
+        if count == 0:
+            return []
         self._timers.data_sent(now)
         return self._anything_sent(keypair, now)
 
     def stage(self, packet: bytes, now: float) -> list[Outcome]:
-        """Keep a packet until there is a session, and ask for one; the oldest goes first."""
+        """Keep a packet until there is a session, and ask for one.
+
+        At most MAX_STAGED_PACKETS are kept; the oldest is dropped first.
+        """
         if self.endpoint is None:
             return [Drop(DropReason.NO_ENDPOINT)]
         if self._handshake.identity is None:
@@ -126,7 +139,7 @@ class Outbound:
         if len(self._staged) > MAX_STAGED_PACKETS:
             self._staged.popleft()
             outcomes.append(Drop(DropReason.STAGED_OVERFLOW))
-        return outcomes + self.begin_handshake(now)
+        return outcomes + self._send_staged(now)
 
     def begin_handshake(self, now: float) -> list[Outcome]:
         """Ask for a session: send an initiation, or in time, when one was sent just now.
@@ -143,7 +156,7 @@ class Outbound:
         return []
 
     def _initiate(self, now: float) -> list[Outcome]:
-        if self.endpoint is None:
+        if self.endpoint is None or self._handshake.identity is None:
             return []
         if now < self._initiate_again_at:
             self._timers.handshake_held_back(self._initiate_again_at)
@@ -166,26 +179,47 @@ class Outbound:
             self.forget_source()  # it may be why nobody answers
         return self._initiate(now)
 
+    def _last_minute_handshake(self, now: float) -> list[Outcome]:
+        if self._last_minute_handshake_sent:
+            return []
+        self._last_minute_handshake_sent = True
+        return self.begin_handshake(now)
+
+    def _handshake_complete(self, *, initiator: bool, now: float) -> list[Outcome]:
+        self._timers.handshake_complete()
+        self.handshake_attempts = 0
+        self._last_minute_handshake_sent = False
+        self.last_session_at = now
+        return [HandshakeCompleted(initiator)]
+
     def _keepalive(self, now: float) -> list[Outcome]:
         """Send the staged packets, or an empty one, or ask for a session to send it on."""
         keypair = self.sending_keypair(now)
-        if keypair is None:
-            return self.begin_handshake(now)
-        if self._staged:
-            return self._flush(now)
+        if keypair is None or self._staged:
+            return self._send_staged(now)
         if self.endpoint is None:
             return []
         datagram = keypair.seal(b"", self.mtu)
         return [SendDatagram(datagram, self.endpoint), *self._anything_sent(keypair, now)]
 
-    def _flush(self, now: float) -> list[Outcome]:
+    def _persistent_keepalive(self, now: float) -> list[Outcome]:
+        # Armed even when nothing can be sent now; sending puts it off just as far.
+        self._timers.arm(Timer.PERSISTENT_KEEPALIVE, now + self._timers.keepalive)
+        return self._keepalive(now)
+
+    def _send_staged(self, now: float) -> list[Outcome]:
         keypair = self.sending_keypair(now)
+        if keypair is None:
+            return self.begin_handshake(now)
         endpoint = self.endpoint
-        if not self._staged or keypair is None or endpoint is None:
+        if not self._staged or endpoint is None:
             return []
-        packets, self._staged = self._staged, None
-        datagrams = [SendDatagram(keypair.seal(packet, self.mtu), endpoint) for packet in packets]
-        return [*datagrams, *self.packets_sent(keypair, len(datagrams), now)]
+        datagrams: list[Outcome] = []
+        while self._staged and keypair.sendable(now):
+            datagram = keypair.seal(self._staged.popleft(), self.mtu)
+            datagrams.append(SendDatagram(datagram, endpoint))
+        self._staged = self._staged or None
+        return datagrams + self.packets_sent(keypair, len(datagrams), now)
 
     def _anything_sent(self, keypair: Keypair, now: float) -> list[Outcome]:
         self._timers.any_authenticated_packet_traversal(now)

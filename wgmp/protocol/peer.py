@@ -14,58 +14,28 @@ A batch path does the sealing and opening itself and calls the parts instead of 
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-from math import inf
-
 from wgmp.protocol import ip
-from wgmp.protocol.constants import (
-    DEFAULT_MTU,
-    MAX_STAGED_PACKETS,
-    MAX_TIMER_HANDSHAKES,
-    REKEY_TIMEOUT,
-    TIMESTAMP_SIZE,
-)
+from wgmp.protocol.constants import REKEY_TIMEOUT
 from wgmp.protocol.crypto import Bytes
-from wgmp.protocol.handshake import Handshake, IndexSpace
-from wgmp.protocol.keypair import Keypair, Keypairs
+from wgmp.protocol.keypair import Keypair
 from wgmp.protocol.messages import TransportHeader
 from wgmp.protocol.noise import Identity, OpenedInitiation, SessionKeys
+from wgmp.protocol.outbound import Outbound
 from wgmp.protocol.outcome import (
     Drop,
     DropReason,
     Endpoint,
-    HandshakeCompleted,
     Outcome,
     SendDatagram,
     WritePacket,
 )
-from wgmp.protocol.timers import PeerTimers, Timer
+from wgmp.protocol.timers import Timer
 
 
-class Peer:
-    """A peer. `now` is monotonic seconds everywhere.
+class Peer(Outbound):
+    """A peer: what it sends (`Outbound`), what it takes in, its timers and configuration."""
 
-    `keypairs`: its sessions; `mtu`: the tunnel's, for padding; `endpoint`: where it was last
-    seen; `handshake_attempts`: initiations sent since the last reason to send one;
-    `last_session_at`: when a handshake last completed, None for never.
-    """
-
-    __slots__ = (
-        "_handshake",
-        "_indices",
-        "_initiate_again_at",
-        "_last_minute_handshake_sent",
-        "_staged",
-        "_timers",
-        "endpoint",
-        "handshake_attempts",
-        "keypairs",
-        "last_session_at",
-        "mtu",
-        "peer",
-    )
-
+    __slots__ = ()
 
     @property
     def public_key(self) -> bytes:
@@ -77,18 +47,12 @@ class Peer:
         """The 12-byte label of the newest initiation consumed."""
         return self._handshake.greatest_timestamp
 
-
     # Configuration
-
-    def start(self, now: float) -> list[Outcome]:
-        """The interface is up: send the first persistent keepalive, if the peer has one."""
-        return self._persistent_keepalive(now) if self._timers.keepalive else []
 
     def set_identity(self, identity: Identity | None, now: float) -> list[Outcome]:
         """Change the device's key. Sessions made with the old one seal nothing any more."""
         self._handshake.set_identity(identity)
-        for keypair in self.keypairs:
-            keypair.retire()
+        self.keypairs.retire()
         self._initiate_again_at = now
         return []
 
@@ -114,16 +78,12 @@ class Peer:
             self._timers.arm(Timer.PERSISTENT_KEEPALIVE, now + seconds)
         return []
 
-
     def close(self) -> list[Outcome]:
         """The peer is removed: give back its indices and drop its keys and packets."""
         self._zero_key_material()
         self._handshake.set_identity(None)
         self._timers.clear()
         return self._drop_staged(DropReason.PEER_REMOVED)
-
-    # Outgoing
-
 
     # Incoming
 
@@ -161,15 +121,16 @@ class Peer:
         `data` of them held a packet, `keepalives` did not; the last came from `endpoint`.
         """
         assert data + keepalives > 0
-        self.endpoint = endpoint
+        if endpoint != self.endpoint:
+            self.endpoint = endpoint
         self._anything_received(now)
         if data:
             self._timers.data_received(now)
         outcomes: list[Outcome] = []
         if keypair is self.keypairs.next:
-            self._free(self.keypairs.promote())
+            self.keypairs.promote()
             outcomes += self._handshake_complete(initiator=False, now=now)
-            outcomes += self._flush(now)
+            outcomes += self._send_staged(now)
         current = self.keypairs.current
         if current is not None and current.wants_rekey_on_receive(now):
             outcomes += self._last_minute_handshake(now)
@@ -244,13 +205,6 @@ class Peer:
 
     # Parts
 
-
-    def _last_minute_handshake(self, now: float) -> list[Outcome]:
-        if self._last_minute_handshake_sent:
-            return []
-        self._last_minute_handshake_sent = True
-        return self.begin_handshake(now)
-
     def _install(self, keys: SessionKeys, now: float) -> None:
         keypair = Keypair(keys, now)
         identity = self._handshake.identity
@@ -259,33 +213,14 @@ class Peer:
             # Both ends began a handshake at once, so both are initiators and would rekey at
             # once forever. One of them, by a rule both know, leaves the next to the other.
             keypair.rekey_at += REKEY_TIMEOUT
-        self._free(self.keypairs.install(keypair))
+        self.keypairs.install(keypair)
         self._timers.session_derived(now)
-
-    def _handshake_complete(self, *, initiator: bool, now: float) -> list[Outcome]:
-        self._timers.handshake_complete()
-        self.handshake_attempts = 0
-        self._last_minute_handshake_sent = False
-        self.last_session_at = now
-        return [HandshakeCompleted(initiator)]
-
-
-    def _persistent_keepalive(self, now: float) -> list[Outcome]:
-        # Armed even when nothing can be sent now; sending puts it off just as far.
-        self._timers.arm(Timer.PERSISTENT_KEEPALIVE, now + self._timers.keepalive)
-        return self._keepalive(now)
-
 
     def _anything_received(self, now: float) -> None:
         self._timers.any_authenticated_packet_received()
         self._timers.any_authenticated_packet_traversal(now)
 
-
     def _zero_key_material(self) -> None:
         """Let go of all keys. Python cannot overwrite them; the last reference is dropped."""
         self._handshake.abandon()
-        self._free(self.keypairs.clear())
-
-    def _free(self, keypairs: list[Keypair]) -> None:
-        for keypair in keypairs:
-            self._indices.free(keypair.local_index)
+        self.keypairs.clear()

@@ -1,0 +1,57 @@
+"""A role process killed while TCP flows is replaced, and the transfer goes on to its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from wgmp.netns import wait_for
+from wgmp.traffic import Transfer
+
+from .conftest import MakeTunnel
+from .tunnel import Gateway, transfer
+
+pytestmark = pytest.mark.root
+
+SIZE = 60_000_000
+BACK_LIMIT_S = 3.0
+# The receiver tells five times a second how far it is.
+REPORT_S = 0.3
+
+PIPELINE = ("tun_reader", "udp_reader", "admission", "worker0", "udp_writer", "tun_writer")
+
+
+@pytest.mark.parametrize(
+    ("topology", "name"),
+    [*(("pipeline", role) for role in PIPELINE), ("compact", "gateway")],
+)
+@pytest.mark.parametrize("direction", ["sending", "receiving"])
+def test_a_killed_role_is_replaced_and_the_transfer_ends_intact(
+    tunnel: MakeTunnel, topology: str, name: str, direction: str
+) -> None:
+    ends = tunnel("wgmpd", "wireguard-go", topology=topology)
+    pair = (ends.left, ends.right) if direction == "sending" else (ends.right, ends.left)
+    flow = transfer(*pair, "--bytes", str(SIZE))
+    wait_for(lambda: flow.received().bytes > SIZE // 10, 30, "the transfer gets going")
+    victim = ends.left.role_pids()[name]
+    os.kill(victim, signal.SIGKILL)
+    outage = _outage(flow)
+    assert flow.finish(60).bytes == SIZE
+    assert _successor(ends.left, name) != victim
+    assert outage < BACK_LIMIT_S, f"{name}: no traffic for {outage:.1f} s"
+
+
+def _outage(flow: Transfer) -> float:
+    """Return after how many seconds bytes arrive that cannot have been on their way."""
+    start = time.monotonic()
+    time.sleep(REPORT_S)
+    before = flow.received().bytes
+    wait_for(lambda: flow.received().bytes > before, 30, "traffic flows again")
+    return time.monotonic() - start - REPORT_S
+
+
+def _successor(gateway: Gateway, name: str) -> int:
+    return wait_for(lambda: gateway.role_pids().get(name, 0), 5, f"{name} has a successor")

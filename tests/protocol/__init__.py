@@ -1,0 +1,1 @@
+"""Tests of the protocol core: no sockets, no sleeps, time is a number."""

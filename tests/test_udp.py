@@ -1,0 +1,132 @@
+"""The UDP sockets on loopback: one port for both families, endpoints, sources, full buffers."""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from wgmp.protocol.outcome import Endpoint
+from wgmp.udp import HANDSHAKE_TRAFFIC_CLASS, Receiver, Sender, explain, open_sockets
+
+Pair = tuple[tuple[int, list[socket.socket]], tuple[int, list[socket.socket]]]
+
+LOOPBACK4 = b"\x7f\0\0\1"
+LOOPBACK6 = bytes(15) + b"\1"
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """Two gateways' sockets, with the port of each."""
+    left, right = open_sockets(0, 0), open_sockets(0, 0)
+    yield left, right
+    for _, sockets in (left, right):
+        for sock in sockets:
+            sock.close()
+
+
+def receive(sockets: list[socket.socket]) -> tuple[bytes, Endpoint]:
+    ready, _, _ = select.select(sockets, [], [], 5)
+    buffer = memoryview(bytearray(65_507))
+    received = Receiver().receive(ready[0], buffer)
+    assert received is not None
+    length, endpoint = received
+    assert endpoint is not None
+    return bytes(buffer[:length]), endpoint
+
+
+def test_both_families_share_the_port_that_was_picked() -> None:
+    port, sockets = open_sockets(0, 0)
+    assert {sock.getsockname()[1] for sock in sockets} == {port}
+    assert len(sockets) == 2
+    for sock in sockets:
+        sock.close()
+
+
+def test_taken_port_is_an_error_that_names_it() -> None:
+    port, sockets = open_sockets(0, 0)
+    with pytest.raises(OSError, match="in use") as failure:
+        open_sockets(port, 0)
+    assert failure.value.errno == errno.EADDRINUSE
+    assert str(port) in str(explain(failure.value, port))
+    for sock in sockets:
+        sock.close()
+
+
+def test_port_taken_for_ipv6_alone_is_an_error_and_leaks_no_ipv4_socket() -> None:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as taken:
+        taken.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        taken.bind(("::", 0))
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match="in use"):
+            open_sockets(port, 0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("", port))
+
+
+@pytest.mark.parametrize("address", [LOOPBACK4, LOOPBACK6], ids=["ipv4", "ipv6"])
+def test_answer_returns_to_where_the_datagram_came_from(pair: Pair, address: bytes) -> None:
+    (left_port, left), (right_port, right) = pair
+    assert Sender(left).send(memoryview(b"ask"), Endpoint(address, right_port), False) is None
+    question, asker = receive(right)
+    assert (question, asker.address, asker.port) == (b"ask", address, left_port)
+    assert asker.source == address
+    Sender(right).send(memoryview(b"answer"), asker, True)
+    answer, answerer = receive(left)
+    assert (answer, answerer.port) == (b"answer", right_port)
+
+
+def test_answer_leaves_from_the_address_that_was_asked(pair: Pair) -> None:
+    (_, left), (right_port, right) = pair
+    asked = b"\x7f\0\0\x09"
+    Sender(left).send(memoryview(b"ask"), Endpoint(asked, right_port), False)
+    _, asker = receive(right)
+    assert asker.source == asked
+    Sender(right).send(memoryview(b"answer"), asker, False)
+    assert receive(left)[1].address == asked
+
+
+def test_source_address_that_is_gone_does_not_stop_the_datagram(pair: Pair) -> None:
+    (_, left), (right_port, right) = pair
+    gone = Endpoint(LOOPBACK4, right_port, 0, b"\xc0\0\x02\x01", 0)
+    assert Sender(left).send(memoryview(b"still"), gone, False) is None
+    assert receive(right)[0] == b"still"
+
+
+def test_handshake_datagrams_carry_their_traffic_class(pair: Pair) -> None:
+    (_, left), (right_port, right) = pair
+    right[0].setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+    for handshake in (True, False):
+        Sender(left).send(memoryview(b"x"), Endpoint(LOOPBACK4, right_port), handshake)
+    classes = []
+    for _ in range(2):
+        select.select([right[0]], [], [], 5)
+        _, ancillary, _, _ = right[0].recvmsg(10, 256)
+        classes += [content[0] for _, kind, content in ancillary if kind == socket.IP_TOS]
+    assert classes == [HANDSHAKE_TRAFFIC_CLASS, 0]
+
+
+def test_oversized_datagram_is_reported_without_an_endpoint() -> None:
+    port, sockets = open_sockets(0, 0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(bytes(100), ("127.0.0.1", port))
+    select.select(sockets, [], [], 5)
+    assert Receiver().receive(sockets[0], memoryview(bytearray(50))) == (50, None)
+    for sock in sockets:
+        sock.close()
+
+
+def test_refused_port_is_not_an_error_of_the_next_datagram() -> None:
+    _, sockets = open_sockets(0, 0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
+        closed.bind(("127.0.0.1", 0))
+        dead = Endpoint(LOOPBACK4, closed.getsockname()[1])
+    sender = Sender(sockets)
+    for _ in range(5):
+        assert sender.send(memoryview(b"x"), dead, False) is None
+    assert Receiver().receive(sockets[0], memoryview(bytearray(50))) is None
+    for sock in sockets:
+        sock.close()
