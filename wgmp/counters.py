@@ -42,6 +42,7 @@ class Counter(IntEnum):
     COOKIES_SENT = 15
     KEEPALIVES_SENT = 16
     KEEPALIVES_RECEIVED = 17
+    ICMP_ERRORS = 18  # told the TUN side: unreachable, too big
 
 
 class Counters:

@@ -12,7 +12,7 @@ byte 0    header    16 x u32, see the table
 | 0 | kind | `Kind` |
 | 1 | count | packets in the record, 0..256 |
 | 2 | used | bytes of payload, the sum of the lengths |
-| 3 | flags | `HANDSHAKE`: datagrams that carry DSCP 0x88 |
+| 3 | flags | `HANDSHAKE`: datagrams that carry DSCP 0x88; bits 8, 9: `ecn_flags` |
 | 4, 5 | peer | peer id, u64 |
 
 A packet's place in the payload follows from the lengths before it, so datagrams of one size
@@ -26,6 +26,7 @@ from __future__ import annotations
 import struct
 from enum import IntEnum, unique
 
+from wgmp.protocol import ecn
 from wgmp.protocol.outcome import Endpoint
 
 MAX_PACKETS = 256
@@ -46,6 +47,13 @@ SLOT_BYTES = PAYLOAD_OFFSET + PAYLOAD_BYTES
 SMALL_SLOT_BYTES = PAYLOAD_OFFSET + 2_048
 
 HANDSHAKE = 1
+_ECN_SHIFT = 8
+
+
+def ecn_flags(ecn: int) -> int:
+    """Return the flags that say an ECN field, 0..3: the packets' own, or the datagrams' outer."""
+    return ecn << _ECN_SHIFT
+
 
 _ENDPOINT = struct.Struct("<BBHII16s16s")
 
@@ -188,6 +196,11 @@ class Record:
             views.append(payload[at:end])
             at = end
         return views
+
+    @property
+    def ecn(self) -> int:
+        """The ECN field that the flags say."""
+        return self.flags >> _ECN_SHIFT & ecn.MASK
 
     def endpoint(self) -> Endpoint | None:
         """Return the record's endpoint, or None where it has no valid one."""

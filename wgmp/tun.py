@@ -99,6 +99,14 @@ def mtu_of(name: str) -> int:
     return _ask(name, _SIOCGIFMTU)
 
 
+def current_mtu(descriptor: int) -> int:
+    """Return the MTU of an open TUN's interface, 0 when it is gone or out of reach."""
+    try:
+        return mtu_of(name_of(descriptor))
+    except (OSError, TunDeviceError):
+        return 0
+
+
 def is_up(name: str) -> bool:
     """Return whether the interface is up; raises OSError."""
     return bool(_ask(name, _SIOCGIFFLAGS) & _IFF_UP)

@@ -2,7 +2,8 @@
 
 Both sockets belong to the supervisor; readers and writers borrow them. With each datagram the
 kernel tells which local address it came to (IP_PKTINFO, IPV6_PKTINFO), and answers leave from
-that address, so that a host with many addresses answers from the one it was asked at.
+that address, so that a host with many addresses answers from the one it was asked at. It also
+tells the traffic class, of which ECN is the tunnel's business (RFC 6040).
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import contextlib
 import errno
 import socket
 import struct
+import sys
 
 from wgmp.errors import SocketError
+from wgmp.protocol import ecn
 from wgmp.protocol.outcome import Endpoint
 
 # linux/in.h, linux/in6.h, asm-generic/socket.h: not in Python's socket module.
 _IP_PKTINFO = 8
 _IP_MTU_DISCOVER = 10
+_IP_RECVTOS = 13
 _IPV6_MTU_DISCOVER = 23
 _PMTUDISC_DONT = 0
 _SO_RCVBUFFORCE = 33
@@ -34,15 +38,13 @@ _IN6_PKTINFO = struct.Struct("=16sI")
 # A second bind can meet a port that is free for one family only; another is picked then.
 _PORT_ATTEMPTS = 100
 
-# DSCP AF41, what the kernel driver marks handshake messages with.
-HANDSHAKE_TRAFFIC_CLASS = 0x88
-
 # Bytes that a datagram may have at most (IPv4: 65,535 less IP and UDP headers).
 MAX_DATAGRAM_BYTES = 65_507
 
 _CACHE_ENTRIES = 4096
 
 _Address = tuple[str, int] | tuple[str, int, int, int]
+_Ancillary = tuple[tuple[int, int, bytes], ...]
 
 
 def open_sockets(port: int, mark: int) -> tuple[int, list[socket.socket]]:
@@ -70,10 +72,12 @@ def _open(family: socket.AddressFamily, port: int, mark: int) -> socket.socket:
     try:
         if family == socket.AF_INET:
             sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            sock.setsockopt(socket.IPPROTO_IP, _IP_RECVTOS, 1)
             sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DONT)
         else:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT)
         _size_buffers(sock)
         if mark:
@@ -108,15 +112,16 @@ class Receiver:
     __slots__ = ("_endpoints",)
 
     def __init__(self) -> None:
-        self._endpoints: dict[tuple[_Address, bytes], Endpoint] = {}
+        self._endpoints: dict[tuple[_Address, _Ancillary], tuple[Endpoint, int]] = {}
 
     def receive(
         self, sock: socket.socket, buffer: memoryview
-    ) -> tuple[int, Endpoint | None] | None:
+    ) -> tuple[int, Endpoint | None, int] | None:
         """Receive one datagram into `buffer`.
 
-        Returns its length and where it came from (no endpoint: it was longer than the buffer),
-        or None when there is none. ICMP errors that an earlier datagram met are passed over.
+        Returns its length, where it came from (no endpoint: it was longer than the buffer) and
+        its ECN field, or None when there is none. ICMP errors that an earlier datagram met are
+        passed over.
         """
         while True:
             try:
@@ -127,15 +132,27 @@ class Receiver:
             except ConnectionError:
                 continue
         if flags & socket.MSG_TRUNC:
-            return length, None
-        info: bytes = ancillary[0][2] if ancillary else b""
-        key = (address, info)
-        endpoint = self._endpoints.get(key)
-        if endpoint is None:
+            return length, None, ecn.NOT_ECT
+        key = (address, tuple(ancillary))
+        known = self._endpoints.get(key)
+        if known is None:
             if len(self._endpoints) >= _CACHE_ENTRIES:
                 self._endpoints.clear()
-            endpoint = self._endpoints[key] = _endpoint(address, info)
-        return length, endpoint
+            known = self._endpoints[key] = _read(*key)
+        return length, *known
+
+
+def _read(address: _Address, ancillary: _Ancillary) -> tuple[Endpoint, int]:
+    info, congestion = b"", ecn.NOT_ECT
+    for level, kind, content in ancillary:
+        match level, kind:
+            case (socket.IPPROTO_IP, _IP_PKTINFO) | (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
+                info = content
+            case (socket.IPPROTO_IP, socket.IP_TOS):
+                congestion = content[0] & ecn.MASK
+            case (socket.IPPROTO_IPV6, socket.IPV6_TCLASS):
+                congestion = int.from_bytes(content, sys.byteorder) & ecn.MASK
+    return _endpoint(address, info), congestion
 
 
 def _endpoint(address: _Address, info: bytes) -> Endpoint:
@@ -156,21 +173,21 @@ class Sender:
     def __init__(self, sockets: list[socket.socket]) -> None:
         self._sockets = {sock.family: sock for sock in sockets}
         self._routes: dict[
-            tuple[Endpoint, bool], tuple[socket.socket, _Address, list[tuple[int, int, bytes]]]
+            tuple[Endpoint, int], tuple[socket.socket, _Address, list[tuple[int, int, bytes]]]
         ] = {}
 
-    def send(self, datagram: memoryview, endpoint: Endpoint, handshake: bool) -> int | None:
+    def send(self, datagram: memoryview, endpoint: Endpoint, traffic_class: int = 0) -> int | None:
         """Send one datagram; return None, or the descriptor to wait for when it must wait.
 
-        A local address that has gone is passed over and the kernel chooses one. Raises OSError
+        `traffic_class`: DSCP and ECN of its IP header. A local address that has gone is passed over and the kernel chooses one. Raises OSError
         for what the network refuses (no route, no socket of the family, too long).
         """
-        key = (endpoint, handshake)
+        key = (endpoint, traffic_class)
         route = self._routes.get(key)
         if route is None:
             if len(self._routes) >= _CACHE_ENTRIES:
                 self._routes.clear()
-            route = self._routes[key] = self._route(endpoint, handshake)
+            route = self._routes[key] = self._route(*key)
         sock, address, ancillary = route
         try:
             sock.sendmsg([datagram], ancillary, 0, address)
@@ -182,11 +199,11 @@ class Sender:
         except OSError:
             if not endpoint.source:
                 raise
-            return self.send(datagram, endpoint.without_source(), handshake)
+            return self.send(datagram, endpoint.without_source(), traffic_class)
         return None
 
     def _route(
-        self, endpoint: Endpoint, handshake: bool
+        self, endpoint: Endpoint, traffic_class: int
     ) -> tuple[socket.socket, _Address, list[tuple[int, int, bytes]]]:
         family = socket.AF_INET if len(endpoint.address) == 4 else socket.AF_INET6
         sock = self._sockets.get(family)
@@ -194,22 +211,22 @@ class Sender:
             raise OSError(errno.EAFNOSUPPORT, "no socket of the endpoint's address family")
         host = socket.inet_ntop(family, endpoint.address)
         ancillary = []
-        traffic_class = struct.pack("=i", HANDSHAKE_TRAFFIC_CLASS)
+        packed_class = struct.pack("=i", traffic_class)
         address: _Address
         if family == socket.AF_INET:
             address = (host, endpoint.port)
             if endpoint.source:
                 info = _IN_PKTINFO.pack(endpoint.source_ifindex, endpoint.source, bytes(4))
                 ancillary.append((socket.IPPROTO_IP, _IP_PKTINFO, info))
-            if handshake:
-                ancillary.append((socket.IPPROTO_IP, socket.IP_TOS, traffic_class))
+            if traffic_class:
+                ancillary.append((socket.IPPROTO_IP, socket.IP_TOS, packed_class))
         else:
             address = (host, endpoint.port, 0, endpoint.scope_id)
             if endpoint.source:
                 info = _IN6_PKTINFO.pack(endpoint.source, endpoint.source_ifindex)
                 ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, info))
-            if handshake:
-                ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_TCLASS, traffic_class))
+            if traffic_class:
+                ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_TCLASS, packed_class))
         return sock, address, ancillary
 
 

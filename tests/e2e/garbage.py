@@ -29,18 +29,17 @@ TRANSPORT_MIN = 32
 def shapeless() -> Iterator[tuple[str, bytes]]:
     """Yield datagrams that are no message by length or type, with the reason they are owed."""
     for length in [*range(1500), 4000, 16000, 65507]:
-        # The last byte of the type word is never zero in these.
-        body = os.urandom(length)
-        if length >= 4:
-            body = body[:3] + b"\xff" + body[4:]
-        yield "shape", body
+        if length < 4:
+            yield "bad_length", os.urandom(length)
+        else:  # the type word's last byte is zero in no message's
+            yield "bad_type", os.urandom(3) + b"\xff" + os.urandom(length - 4)
     for kind, size in SIZES.items():
         for length in (4, size - 1, size + 1, size + 1000):
-            yield "shape", HEADERS[kind] + os.urandom(length - 4)
+            yield "bad_length", HEADERS[kind] + os.urandom(length - 4)
     for length in (4, 16, TRANSPORT_MIN - 1):
-        yield "shape", HEADERS[4] + os.urandom(length - 4)
+        yield "bad_length", HEADERS[4] + os.urandom(length - 4)
     for kind in (0, 5, 255, 0x0101, 0x04000000, 0x00000104):
-        yield "shape", struct.pack("<I", kind) + os.urandom(144)
+        yield "bad_type", struct.pack("<I", kind) + os.urandom(144)
 
 
 def unauthentic(public_key: bytes) -> Iterator[tuple[str, bytes]]:
@@ -51,8 +50,8 @@ def unauthentic(public_key: bytes) -> Iterator[tuple[str, bytes]]:
         yield "unknown_index", HEADERS[3] + os.urandom(SIZES[3] - 4)
         yield "unknown_index", HEADERS[4] + os.urandom(random.randrange(28, 1400))
     for _ in range(50):
-        yield "handshake", with_mac1(HEADERS[1] + os.urandom(112), public_key)
-        yield "handshake", with_mac1(HEADERS[2] + os.urandom(56), public_key)
+        yield "bad_static", with_mac1(HEADERS[1] + os.urandom(112), public_key)
+        yield "unknown_index", with_mac1(HEADERS[2] + os.urandom(56), public_key)
 
 
 def with_mac1(head: bytes, public_key: bytes) -> bytes:

@@ -88,7 +88,7 @@ def test_a_killed_gateway_can_be_started_again_over_its_stale_sockets(tunnel: Ma
 def test_detached_start_returns_when_wg_can_be_used(namespaces: Namespaces) -> None:
     space = namespaces.add("daemon")
     interface = space.interface_name("wg")
-    done = space.run(WGMPD, interface)
+    done = space.run(WGMPD, interface, timeout_s=20)
     assert done.stdout == ""
     assert f"interface: {interface}" in space.run("wg", "show", interface).stdout
     (supervisor, *_) = sorted(space.processes())

@@ -33,6 +33,7 @@ def test_a_killed_role_is_replaced_and_the_transfer_ends_intact(
     tunnel: MakeTunnel, topology: str, name: str, direction: str
 ) -> None:
     ends = tunnel("wgmpd", "wireguard-go", topology=topology)
+    assert ends.left.ping(ends.right.inner4), "the right end learns where the left one is"
     pair = (ends.left, ends.right) if direction == "sending" else (ends.right, ends.left)
     flow = transfer(*pair, "--bytes", str(SIZE))
     wait_for(lambda: flow.received().bytes > SIZE // 10, 30, "the transfer gets going")

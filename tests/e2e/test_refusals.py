@@ -74,7 +74,7 @@ def test_wg_says_that_a_port_is_taken_and_the_old_one_stays(
 ) -> None:
     _take_port(space, 51820, tmp_path)
     name = space.interface_name("wg")
-    space.run(WGMPD, name)
+    space.run(WGMPD, name, timeout_s=20)
     before = space.run("wg", "show", name, "listen-port").stdout
     done = space.run("wg", "set", name, "listen-port", "51820", check=False)
     assert done.returncode != 0

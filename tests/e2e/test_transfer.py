@@ -29,6 +29,7 @@ def test_200_mb_arrive_intact_in_both_directions(tunnel: MakeTunnel, topology: s
 
 def test_traffic_of_both_families_flows_both_ways_at_once(tunnel: MakeTunnel) -> None:
     ends = tunnel("wgmpd", "wireguard-go", family=6)
+    assert ends.left.ping(ends.right.inner4), "the right end learns where the left one is"
     limits = ("--bytes", str(SIZE // 10))
     running = [
         transfer(ends.left, ends.right, *limits, family=4, port=5201),

@@ -177,10 +177,10 @@ class Pair:
         self.intercept: Callable[[Node, bytes], bool] | None = None
         self._arrivals: list[tuple[float, int, Node, bytes, Endpoint]] = []
         self._order = itertools.count()
-        identities = [Identity(self.random.randbytes(32)) for _ in range(2)]
+        one, two = (Identity(self.random.randbytes(32)) for _ in range(2))
         endpoints = [Endpoint(bytes([192, 0, 2, n]), 51820 + n) for n in (1, 2)]
-        self.a = self._node(*identities, endpoints[0], endpoints[1], preshared_key)
-        self.b = self._node(*identities[::-1], endpoints[1], None, preshared_key)
+        self.a = self._node(one, two, endpoints[0], endpoints[1], preshared_key)
+        self.b = self._node(two, one, endpoints[1], None, preshared_key)
 
     def _node(
         self,

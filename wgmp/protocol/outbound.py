@@ -144,9 +144,11 @@ class Outbound:
     def begin_handshake(self, now: float) -> list[Outcome]:
         """Ask for a session: send an initiation, or in time, when one was sent just now.
 
-        A reason to ask starts the count of attempts anew (WP 6.4).
+        A reason to ask starts the count of attempts anew (WP 6.4); an initiation that holds
+        the next one back is the first of them.
         """
-        self.handshake_attempts = 0
+        held_back = now < self._initiate_again_at
+        self.handshake_attempts = min(self.handshake_attempts, 1) if held_back else 0
         return self._initiate(now)
 
     def forget_source(self) -> list[Outcome]:

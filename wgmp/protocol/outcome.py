@@ -56,6 +56,10 @@ class DropReason(IntEnum):
     RING_CORRUPT = 30
     SEND_FAILED = 31
     WRITE_FAILED = 32
+    # The tunnel's interface and its packets (tun_reader, worker)
+    PACKET_TOO_BIG = 33
+    LINK_DOWN = 34
+    CONGESTION_NOT_ECT = 35  # outer CE over an inner packet that is not ECN-capable (RFC 6040)
 
 
 class Endpoint(NamedTuple):

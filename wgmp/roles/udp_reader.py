@@ -4,8 +4,8 @@
 2. Check type and size; anything else ends here.
 3. Initiations and responses go to admission; transport data and cookie replies to the worker
    that owns their receiver index.
-4. Datagrams of one endpoint for one worker share a record until one of another comes, or
-   nothing is left to receive.
+4. Datagrams of one endpoint and ECN field for one worker share a record until one of another
+   comes, or nothing is left to receive.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from wgmp.orders import Order, SetSockets
 from wgmp.protocol import messages
 from wgmp.protocol.messages import MessageType
 from wgmp.protocol.outcome import DropReason, Endpoint
-from wgmp.record import Kind, Record
+from wgmp.record import Kind, Record, ecn_flags
 from wgmp.ring import RingWriter
 from wgmp.role import Role, RoleContext
 from wgmp.udp import MAX_DATAGRAM_BYTES, Receiver
@@ -68,40 +68,44 @@ class UdpReader(Role):
             received = self._receiver.receive(sock, self._buffer)
             if received is None:
                 return
-            length, endpoint = received
+            length, endpoint, congestion = received
             self.counters.add(Counter.PACKETS_IN)
             self.counters.add(Counter.BYTES_IN, length)
             if endpoint is None:
                 self.counters.drop(DropReason.TRUNCATED)
             else:
-                self._take(self._buffer[:length], endpoint)
+                self._take(self._buffer[:length], endpoint, congestion)
         self.readable = True  # there may be more
 
-    def _take(self, datagram: memoryview, endpoint: Endpoint) -> None:
+    def _take(self, datagram: memoryview, endpoint: Endpoint, congestion: int) -> None:
         """Find one datagram's ring and append it to the record of its endpoint there."""
         kind = messages.message_type(datagram)
         if isinstance(kind, DropReason):
             self.counters.drop(kind)
             return
         if kind in (MessageType.INITIATION, MessageType.RESPONSE):
-            self._append(datagram, endpoint, self._admission, Kind.HANDSHAKE_MESSAGES)
+            self._append(datagram, endpoint, self._admission, Kind.HANDSHAKE_MESSAGES, 0)
             return
         row = self._indices.row(messages.receiver_index(datagram))
         if row is None:
             self.counters.drop(DropReason.UNKNOWN_INDEX)
             return
-        data = kind is MessageType.TRANSPORT
         ring = self._workers[self._peers.owner(row)]
-        self._append(datagram, endpoint, ring, Kind.DATAGRAMS if data else Kind.HANDSHAKE_MESSAGES)
+        if kind is MessageType.TRANSPORT:
+            flags = ecn_flags(congestion)
+            self._append(datagram, endpoint, ring, Kind.DATAGRAMS, flags)
+        else:
+            self._append(datagram, endpoint, ring, Kind.HANDSHAKE_MESSAGES, 0)
 
     def _append(
-        self, datagram: memoryview, endpoint: Endpoint, ring: RingWriter, kind: Kind
+        self, datagram: memoryview, endpoint: Endpoint, ring: RingWriter, kind: Kind, flags: int
     ) -> None:
         record = self._record
         if (
             record is None
             or ring is not self._ring
             or kind is not self._kind
+            or flags != record.flags
             or endpoint != self._endpoint
             or not record.fits(len(datagram))
         ):
@@ -111,7 +115,7 @@ class UdpReader(Role):
                 self.counters.drop(DropReason.RING_FULL)
                 return
             self._ring, self._kind, self._endpoint = ring, kind, endpoint
-            record.begin(kind)
+            record.begin(kind, flags=flags)
             record.set_endpoint(endpoint)
         record.append(datagram)
 

@@ -6,6 +6,7 @@ import socket
 
 from wgmp.counters import Counter
 from wgmp.orders import Order, SetSockets
+from wgmp.protocol.constants import HANDSHAKE_TRAFFIC_CLASS
 from wgmp.protocol.outcome import DropReason
 from wgmp.record import HANDSHAKE, Record
 from wgmp.role import Role, RoleContext
@@ -60,10 +61,10 @@ class UdpWriter(Role):
         if endpoint is None:
             self.counters.drop(DropReason.NO_ENDPOINT, len(packets))
             return
-        handshake = bool(record.flags & HANDSHAKE)
+        traffic_class = HANDSHAKE_TRAFFIC_CLASS if record.flags & HANDSHAKE else record.ecn
         for datagram in packets[self._sent :]:
             try:
-                self._blocked = self._sender.send(datagram, endpoint, handshake)
+                self._blocked = self._sender.send(datagram, endpoint, traffic_class)
             except OSError:
                 self.counters.drop(DropReason.SEND_FAILED)
             else:

@@ -1,0 +1,148 @@
+"""`wg` changes a gateway while TCP flows through it, and the traffic does not notice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from wgmp.netns import wait_for
+
+from .conftest import MakeTunnel
+from .tunnel import Gateway, Tunnel, key, transfer
+
+pytestmark = pytest.mark.root
+
+SIZE = 60_000_000
+
+
+def change_port(ends: Tunnel, stranger: str) -> None:
+    """Move to another port and on to one that the kernel picks: the peer follows."""
+    ends.left.set("listen-port", "51999")
+    ends.left.set("listen-port", "0")
+
+
+def change_strangers(ends: Tunnel, stranger: str) -> None:
+    """Add peers, change all that a peer has, and remove them again."""
+    for number in range(20):
+        other = key("pubkey", key("genkey"))
+        allowed = f"10.{number}.0.0/16,fd{number:02x}::/64"
+        ends.left.set("peer", other, "allowed-ips", allowed, "endpoint", f"192.0.2.77:{1 + number}")
+        ends.left.set("peer", other, "preshared-key", "/dev/stdin", stdin=key("genpsk"))
+        ends.left.set("peer", other, "persistent-keepalive", "1")
+        ends.left.set("peer", other, "remove")
+
+
+def move_prefix(ends: Tunnel, stranger: str) -> None:
+    """Give an unused prefix to the peer, to another one, and back."""
+    peer, wanted = ends.right.public_key, f"{ends.right.inner4}/32"
+    for owner in (peer, stranger, peer):
+        others = f"{wanted}," if owner == peer else ""
+        ends.left.set("peer", owner, "allowed-ips", f"{others}203.0.113.0/24")
+    shown = ends.left.wg("show", ends.left.interface, "allowed-ips")
+    assert f"{peer}\t{wanted} 203.0.113.0/24" in shown
+    assert f"{stranger}\t(none)" in shown
+
+
+def sync_same(ends: Tunnel, stranger: str) -> None:
+    """Write the running configuration back, by syncconf and by addconf."""
+    running = ends.left.wg("showconf", ends.left.interface)
+    for command in ("syncconf", "addconf", "syncconf"):
+        ends.left.wg(command, ends.left.interface, "/dev/stdin", stdin=running)
+    assert sorted(ends.left.wg("showconf", ends.left.interface)) == sorted(running)
+
+
+def change_keepalive_and_mark(ends: Tunnel, stranger: str) -> None:
+    """Change what is sent besides the packets, and how the datagrams are marked."""
+    peer = ends.right.public_key
+    for seconds in ("1", "off", "25"):
+        ends.left.set("peer", peer, "persistent-keepalive", seconds)
+    ends.left.set("fwmark", "0x1234")
+    assert ends.left.wg("show", ends.left.interface, "fwmark").strip() == "0x1234"
+    ends.left.set("fwmark", "off")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [change_port, change_strangers, move_prefix, sync_same, change_keepalive_and_mark],
+)
+@pytest.mark.parametrize("topology", ["pipeline", "compact"])
+def test_tcp_survives_live_changes(
+    tunnel: MakeTunnel, change: Callable[[Tunnel, str], None], topology: str
+) -> None:
+    ends = tunnel("wgmpd", "wireguard-go", topology=topology)
+    stranger = key("pubkey", key("genkey"))
+    ends.left.set("peer", stranger)
+    flow = transfer(ends.left, ends.right, "--bytes", str(SIZE))
+    wait_for(lambda: flow.received().bytes > SIZE // 10, 30, "the transfer gets going")
+    processes = ends.left.role_pids()
+    change(ends, stranger)
+    assert flow.running(), "the change came too late to be one under traffic"
+    assert flow.finish(60).bytes == SIZE
+    assert ends.left.role_pids() == processes
+
+
+def test_a_new_preshared_key_is_used_by_the_next_handshake(tunnel: MakeTunnel) -> None:
+    ends = tunnel("wgmpd", "wireguard-go", psk=True)
+    assert ends.left.ping(ends.right.inner4)
+    preshared_key = key("genpsk")
+    for gateway, peer in ((ends.left, ends.right), (ends.right, ends.left)):
+        gateway.set("peer", peer.public_key, "preshared-key", "/dev/stdin", stdin=preshared_key)
+    _begin_anew(ends)
+    assert ends.left.ping(ends.right.inner4)
+    ends.left.set("peer", ends.right.public_key, "preshared-key", "/dev/stdin", stdin=key("genpsk"))
+    _begin_anew(ends)
+    assert not ends.left.ping(ends.right.inner4, wait_s=2), "the keys differ now"
+
+
+def test_a_new_private_key_is_used_at_once(tunnel: MakeTunnel) -> None:
+    ends = tunnel("wgmpd", "wireguard-go")
+    assert ends.left.ping(ends.right.inner4)
+    private_key = key("genkey")
+    ends.left.set("private-key", "/dev/stdin", stdin=private_key)
+    assert not ends.left.ping(ends.right.inner4, wait_s=1), "nobody knows the new key"
+    ends.left.public_key = key("pubkey", private_key)
+    ends.right.add_peer(ends.left, None)
+    assert ends.left.ping(ends.right.inner4)
+
+
+def test_a_removed_peer_is_gone_and_can_come_back(tunnel: MakeTunnel) -> None:
+    ends = tunnel("wgmpd", "wireguard-go")
+    assert ends.left.ping(ends.right.inner4)
+    ends.left.set("peer", ends.right.public_key, "remove")
+    assert ends.left.peers() == {}
+    assert not ends.left.ping(ends.right.inner4, wait_s=1)
+    ends.left.add_peer(ends.right, ends.right.endpoint(4))
+    assert ends.left.ping(ends.right.inner4)
+    assert list(ends.left.peers()) == [ends.right.public_key]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("show",), ("show", "dump"), ("showconf",)],
+    ids=" ".join,
+)
+def test_wg_shows_of_both_programs_have_the_same_form(
+    tunnel: MakeTunnel, arguments: tuple[str, ...]
+) -> None:
+    ends = tunnel("wgmpd", "wireguard-go", psk=True)
+    assert ends.left.ping(ends.right.inner4)
+    command, *rest = arguments
+    shown = [_form(gateway, command, *rest) for gateway in (ends.left, ends.right)]
+    assert shown[0] == shown[1]
+
+
+def _begin_anew(ends: Tunnel) -> None:
+    """Let the left end forget its session: the port changes, the peer is taken out and in."""
+    peer = ends.peer_settings
+    ends.left.set("peer", ends.right.public_key, "remove")
+    ends.left.set(*peer)
+
+
+def _form(gateway: Gateway, command: str, *rest: str) -> list[list[str]]:
+    """Return the field names of each line, or the number of fields where they have no names."""
+    lines = gateway.wg(command, gateway.interface, *rest).splitlines()
+    if "dump" in rest:
+        return [[str(len(line.split("\t")))] for line in lines]
+    separator = ":" if command == "show" else "="
+    return [[line.partition(separator)[0].strip()] for line in lines if line]

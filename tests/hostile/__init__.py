@@ -1,0 +1,1 @@
+"""Hostile and unlucky peers: raw WireGuard over UDP against a running gateway."""
