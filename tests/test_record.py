@@ -43,7 +43,7 @@ def test_a_record_takes_only_what_still_fits_when_sealed(length: int) -> None:
     assert record.used + record.count * SEALING_ROOM <= PAYLOAD_BYTES
 
 
-@given(st.binary(min_size=128 + 512, max_size=128 + 512))
+@given(st.binary(min_size=128 + 1024, max_size=128 + 1024))
 def test_arbitrary_headers_never_lead_outside_the_slot(header: bytes) -> None:
     slot = memoryview(bytearray(header + bytes(1024)))
     record = Record(slot)

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from wgmp.protocol import ecn
+from wgmp.protocol.constants import HANDSHAKE_TRAFFIC_CLASS
 from wgmp.protocol.outcome import Endpoint
-from wgmp.udp import HANDSHAKE_TRAFFIC_CLASS, Receiver, Sender, explain, open_sockets
+from wgmp.udp import Receiver, Sender, explain, open_sockets
 
 Pair = tuple[tuple[int, list[socket.socket]], tuple[int, list[socket.socket]]]
 
@@ -33,7 +35,7 @@ def receive(sockets: list[socket.socket]) -> tuple[bytes, Endpoint]:
     buffer = memoryview(bytearray(65_507))
     received = Receiver().receive(ready[0], buffer)
     assert received is not None
-    length, endpoint = received
+    length, endpoint, _ = received
     assert endpoint is not None
     return bytes(buffer[:length]), endpoint
 
@@ -70,11 +72,11 @@ def test_port_taken_for_ipv6_alone_is_an_error_and_leaks_no_ipv4_socket() -> Non
 @pytest.mark.parametrize("address", [LOOPBACK4, LOOPBACK6], ids=["ipv4", "ipv6"])
 def test_answer_returns_to_where_the_datagram_came_from(pair: Pair, address: bytes) -> None:
     (left_port, left), (right_port, right) = pair
-    assert Sender(left).send(memoryview(b"ask"), Endpoint(address, right_port), False) is None
+    assert Sender(left).send(memoryview(b"ask"), Endpoint(address, right_port)) is None
     question, asker = receive(right)
     assert (question, asker.address, asker.port) == (b"ask", address, left_port)
     assert asker.source == address
-    Sender(right).send(memoryview(b"answer"), asker, True)
+    Sender(right).send(memoryview(b"answer"), asker, HANDSHAKE_TRAFFIC_CLASS)
     answer, answerer = receive(left)
     assert (answer, answerer.port) == (b"answer", right_port)
 
@@ -82,25 +84,38 @@ def test_answer_returns_to_where_the_datagram_came_from(pair: Pair, address: byt
 def test_answer_leaves_from_the_address_that_was_asked(pair: Pair) -> None:
     (_, left), (right_port, right) = pair
     asked = b"\x7f\0\0\x09"
-    Sender(left).send(memoryview(b"ask"), Endpoint(asked, right_port), False)
+    Sender(left).send(memoryview(b"ask"), Endpoint(asked, right_port))
     _, asker = receive(right)
     assert asker.source == asked
-    Sender(right).send(memoryview(b"answer"), asker, False)
+    Sender(right).send(memoryview(b"answer"), asker)
     assert receive(left)[1].address == asked
 
 
 def test_source_address_that_is_gone_does_not_stop_the_datagram(pair: Pair) -> None:
     (_, left), (right_port, right) = pair
     gone = Endpoint(LOOPBACK4, right_port, 0, b"\xc0\0\x02\x01", 0)
-    assert Sender(left).send(memoryview(b"still"), gone, False) is None
+    assert Sender(left).send(memoryview(b"still"), gone) is None
     assert receive(right)[0] == b"still"
 
 
-def test_handshake_datagrams_carry_their_traffic_class(pair: Pair) -> None:
+@pytest.mark.parametrize("address", [LOOPBACK4, LOOPBACK6], ids=["ipv4", "ipv6"])
+def test_traffic_class_is_sent_and_its_ecn_field_received(pair: Pair, address: bytes) -> None:
     (_, left), (right_port, right) = pair
-    right[0].setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
-    for handshake in (True, False):
-        Sender(left).send(memoryview(b"x"), Endpoint(LOOPBACK4, right_port), handshake)
+    buffer = memoryview(bytearray(10))
+    receiver = Receiver()
+    for sent in (ecn.NOT_ECT, ecn.CE, HANDSHAKE_TRAFFIC_CLASS, ecn.ECT_1, ecn.ECT_0, ecn.NOT_ECT):
+        Sender(left).send(memoryview(b"x"), Endpoint(address, right_port), sent)
+        ready, _, _ = select.select(right, [], [], 5)
+        received = receiver.receive(ready[0], buffer)
+        assert received is not None
+        assert received[2] == sent & ecn.MASK
+        assert received[1] == Endpoint(address, left[0].getsockname()[1], 0, address, 1)
+
+
+def test_whole_traffic_class_is_on_the_wire(pair: Pair) -> None:
+    (_, left), (right_port, right) = pair
+    for traffic_class in (HANDSHAKE_TRAFFIC_CLASS, 0):
+        Sender(left).send(memoryview(b"x"), Endpoint(LOOPBACK4, right_port), traffic_class)
     classes = []
     for _ in range(2):
         select.select([right[0]], [], [], 5)
@@ -114,7 +129,7 @@ def test_oversized_datagram_is_reported_without_an_endpoint() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.sendto(bytes(100), ("127.0.0.1", port))
     select.select(sockets, [], [], 5)
-    assert Receiver().receive(sockets[0], memoryview(bytearray(50))) == (50, None)
+    assert Receiver().receive(sockets[0], memoryview(bytearray(50))) == (50, None, ecn.NOT_ECT)
     for sock in sockets:
         sock.close()
 
@@ -126,7 +141,7 @@ def test_refused_port_is_not_an_error_of_the_next_datagram() -> None:
         dead = Endpoint(LOOPBACK4, closed.getsockname()[1])
     sender = Sender(sockets)
     for _ in range(5):
-        assert sender.send(memoryview(b"x"), dead, False) is None
+        assert sender.send(memoryview(b"x"), dead) is None
     assert Receiver().receive(sockets[0], memoryview(bytearray(50))) is None
     for sock in sockets:
         sock.close()

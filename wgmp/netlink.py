@@ -1,11 +1,12 @@
 """What the kernel says about links and routes: a NETLINK_ROUTE socket, only listened to.
 
 The supervisor learns here that its interface went up or down, changed its MTU or was deleted,
-and that routes changed (rtnetlink(7), linux/rtnetlink.h).
+and that routes or the rules between routing tables changed (rtnetlink(7), linux/rtnetlink.h).
 """
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 import sys
@@ -14,12 +15,16 @@ from dataclasses import dataclass
 
 _RTMGRP_LINK = 0x1
 _RTMGRP_IPV4_ROUTE = 0x40
+_RTMGRP_IPV4_RULE = 0x80
 _RTMGRP_IPV6_ROUTE = 0x400
+_RTMGRP_IPV6_RULE = 0x40000  # group 19, RTNLGRP_IPV6_RULE
 
 _RTM_NEWLINK = 16
 _RTM_DELLINK = 17
 _RTM_NEWROUTE = 24
 _RTM_DELROUTE = 25
+_RTM_NEWRULE = 32
+_RTM_DELRULE = 33
 
 _IFLA_MTU = 4
 _IFF_UP = 0x1
@@ -48,10 +53,20 @@ class LinkDeleted:
 
 @dataclass(frozen=True, slots=True)
 class RoutesChanged:
-    """A route was added, changed or removed."""
+    """A route or a rule was added, changed or removed."""
 
 
-Event = LinkChanged | LinkDeleted | RoutesChanged
+@dataclass(frozen=True, slots=True)
+class EventsLost:
+    """More happened than the socket could hold: whatever is believed must be read again."""
+
+
+Event = LinkChanged | LinkDeleted | RoutesChanged | EventsLost
+
+_GROUPS = (
+    _RTMGRP_LINK | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV4_RULE | _RTMGRP_IPV6_ROUTE | _RTMGRP_IPV6_RULE
+)
+_ROUTING = frozenset({_RTM_NEWROUTE, _RTM_DELROUTE, _RTM_NEWRULE, _RTM_DELRULE})
 
 
 def open_monitor() -> socket.socket:
@@ -59,31 +74,34 @@ def open_monitor() -> socket.socket:
     monitor = socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
     )
-    monitor.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_ROUTE))
+    monitor.bind((0, _GROUPS))
     return monitor
 
 
 def read_events(monitor: socket.socket) -> Iterator[Event]:
-    """Yield the events that wait; never blocks. Lost events (ENOBUFS) are passed over."""
+    """Yield the events that wait; never blocks. Raises OSError when the socket is of no use."""
     while True:
         try:
             message = monitor.recv(_MAX_MESSAGE_BYTES)
         except BlockingIOError:
             return
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            yield EventsLost()
             continue
         yield from parse(message)
 
 
 def parse(message: bytes) -> Iterator[Event]:
-    """Yield the events in one datagram from the kernel."""
+    """Yield the events in one datagram from the kernel; never raises."""
     at = 0
     while at + _NLMSGHDR.size <= len(message):
         length, kind, _, _, _ = _NLMSGHDR.unpack_from(message, at)
         if length < _NLMSGHDR.size:
             return
         body = message[at + _NLMSGHDR.size : at + length]
-        if kind in (_RTM_NEWROUTE, _RTM_DELROUTE):
+        if kind in _ROUTING:
             yield RoutesChanged()
         elif kind in (_RTM_NEWLINK, _RTM_DELLINK) and len(body) >= _IFINFOMSG.size:
             family, _, index, flags, _ = _IFINFOMSG.unpack_from(body)

@@ -3,8 +3,8 @@
 ```
 byte 0    header    16 x u32, see the table
     64    endpoint  outer address of the datagrams (Endpoint, 44 bytes)
-   128    lengths   256 x u16, one per packet
-   640    payload   the packets, one behind the other
+   128    lengths   256 x u32, one per packet
+  1152    payload   the packets, one behind the other
 ```
 
 | u32 | field | |
@@ -24,7 +24,10 @@ reader trusts nothing: `check` compares every length with the slot before anythi
 from __future__ import annotations
 
 import struct
+from array import array
+from collections.abc import Iterator
 from enum import IntEnum, unique
+from itertools import groupby
 
 from wgmp.protocol import ecn
 from wgmp.protocol.outcome import Endpoint
@@ -32,7 +35,7 @@ from wgmp.protocol.outcome import Endpoint
 MAX_PACKETS = 256
 ENDPOINT_OFFSET = 64
 LENGTHS_OFFSET = 128
-PAYLOAD_OFFSET = LENGTHS_OFFSET + 2 * MAX_PACKETS
+PAYLOAD_OFFSET = LENGTHS_OFFSET + 4 * MAX_PACKETS
 
 # Sealing adds 16 bytes of header, a 16-byte tag and up to 15 bytes of padding to a packet. A
 # record never takes more packets than would still fit after sealing, so a record always
@@ -118,7 +121,7 @@ class Record:
         self._slot = slot
         self._header = slot[:ENDPOINT_OFFSET].cast("I")
         self._peer_words = slot[:ENDPOINT_OFFSET].cast("Q")
-        self._lengths = slot[LENGTHS_OFFSET:PAYLOAD_OFFSET].cast("H")
+        self._lengths = slot[LENGTHS_OFFSET:PAYLOAD_OFFSET].cast("I")
         self.payload = slot[PAYLOAD_OFFSET:]
         self._capacity = len(self.payload)
         self.kind = 0
@@ -160,6 +163,21 @@ class Record:
         self.payload[self.used : self.used + length] = packet
         self.commit(length)
 
+    def commit_all(self, lengths: list[int]) -> None:
+        """Count packets that were written at `payload[used:]`, one behind the other."""
+        count = self.count + len(lengths)
+        self._lengths[self.count : count] = memoryview(array("I", lengths))
+        self.count = count
+        self.used += sum(lengths)
+
+    def packets_left(self) -> int:
+        """Return how many more packets the record can count."""
+        return MAX_PACKETS - self.count
+
+    def bytes_left(self) -> int:
+        """Return how many more bytes of payload there is room for."""
+        return self._capacity - self.used
+
     def finish(self) -> None:
         """Write the header. Called by the ring's `publish`."""
         header = self._header
@@ -185,6 +203,11 @@ class Record:
     def lengths(self) -> list[int]:
         """Return the packets' lengths in bytes."""
         return self._lengths[: self.count].tolist()
+
+    def length_runs(self) -> Iterator[tuple[int, int]]:
+        """Yield (length, count) of each run of packets of one length."""
+        for length, run in groupby(self.lengths()):
+            yield length, len(list(run))
 
     def packets(self) -> list[memoryview]:
         """Return a view of each packet, valid until the ring's `release` or `publish`."""

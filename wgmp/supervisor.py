@@ -23,18 +23,17 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from wgmp import netlink, tun, udp
+from wgmp import udp
 from wgmp.child import Child, spawn
 from wgmp.device import Device
-from wgmp.errors import RoleError, TunDeviceError, WgmpError
+from wgmp.errors import RoleError, WgmpError
 from wgmp.fabric import Fabric
+from wgmp.linkwatch import LinkWatch
 from wgmp.orders import (
     MAX_MESSAGE_BYTES,
     Failed,
-    ForgetSources,
     Order,
     Ready,
-    SetLink,
     SetPeer,
     SetSockets,
     decode_report,
@@ -77,7 +76,7 @@ class Supervisor:
         self.children: dict[str, Child] = {}
         self.restarts: dict[str, int] = {row.name: 0 for row in topology.processes}
         self._tun = tun_descriptor
-        self._link_index = tun.index_of(interface)
+        self._link_watch = LinkWatch(interface, self._broadcast, self._link_gone)
         self._uapi = uapi
         self._uapi_path = Path(uapi.getsockname())
         self._sockets: list[socket.socket] = []
@@ -116,11 +115,10 @@ class Supervisor:
         """
         self._loop = loop = asyncio.get_running_loop()
         server = UapiServer(self.device, self.fabric.peers.figures, self.publish)
-        monitor = netlink.open_monitor()
         try:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, self.stop)
-            loop.add_reader(monitor.fileno(), self._take_events, monitor)
+            self._link_watch.start(loop)
             for row in self.topology.processes:
                 self._spawn(row)
             await self._wait_until_ready()
@@ -130,8 +128,7 @@ class Supervisor:
                 log.info("%s is up: %s", self.interface, describe(self.topology))
                 await self._watch_socket()
         finally:
-            loop.remove_reader(monitor.fileno())
-            monitor.close()
+            self._link_watch.stop()
             self._remove_socket()
             await server.stop()
             await self._stop_children()
@@ -187,7 +184,7 @@ class Supervisor:
         self.children[row.name] = child
         self._loop.add_reader(child.pidfd, self._bury, child)
         self._loop.add_reader(child.control.fileno(), self._take_report, child)
-        orders: list[Order] = [self._link_order(), *self.device.snapshot()]
+        orders: list[Order] = [self._link_watch.link, *self.device.snapshot()]
         self._assign(orders)
         self._send(child, orders)
 
@@ -288,27 +285,9 @@ class Supervisor:
         families = tuple(4 if sock.family == socket.AF_INET else 6 for sock in self._sockets)
         return SetSockets(families)
 
-    def _link_order(self) -> SetLink:
-        try:
-            return SetLink(tun.is_up(self.interface), tun.mtu_of(self.interface))
-        except OSError as error:
-            raise TunDeviceError(f"interface {self.interface} is gone", error.errno or 0) from error
-
-    # --- the kernel's events ---
-
-    def _take_events(self, monitor: socket.socket) -> None:
-        routes_changed = False
-        for event in netlink.read_events(monitor):
-            match event:
-                case netlink.LinkDeleted(self._link_index):
-                    log.info("interface %s was deleted: stopping", self.interface)
-                    self.stop()
-                case netlink.LinkChanged(self._link_index, up, mtu):
-                    self._broadcast([SetLink(up, mtu)])
-                case netlink.RoutesChanged():
-                    routes_changed = True
-        if routes_changed:
-            self._broadcast([ForgetSources()])
+    def _link_gone(self) -> None:
+        log.info("interface %s was deleted: stopping", self.interface)
+        self.stop()
 
 
 def describe(topology: Topology) -> str:

@@ -63,7 +63,7 @@ class Transfer:
 
     def _listens(self) -> bool:
         _runs(self._receiver, self._logs[0])
-        return bool(self._logs[0].read_text())
+        return self._logs[0].read_text().startswith("{")
 
     def running(self) -> bool:
         """Tell whether an end still runs. Raises CommandError when one has failed."""
@@ -105,8 +105,10 @@ def _runs(process: subprocess.Popen[bytes], log: Path) -> bool:
 
 
 def _last_report(log: Path) -> Report:
-    lines = log.read_text().rpartition("\n")[0].splitlines()  # the last one may be half written
-    return msgspec.json.decode(lines[-1], type=Report) if lines else Report()
+    # The last line may be half written, and an error is no report.
+    lines = log.read_text().rpartition("\n")[0].splitlines()
+    reports = [line for line in lines if line.startswith("{")]
+    return msgspec.json.decode(reports[-1], type=Report) if reports else Report()
 
 
 def send(address: str, port: int, limit_bytes: int, limit_s: float) -> None:

@@ -24,6 +24,8 @@ _IP_MTU_DISCOVER = 10
 _IP_RECVTOS = 13
 _IPV6_MTU_DISCOVER = 23
 _PMTUDISC_DONT = 0
+_PKTINFO = ((socket.IPPROTO_IP, _IP_PKTINFO), (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO))
+_TRAFFIC_CLASS = ((socket.IPPROTO_IP, socket.IP_TOS), (socket.IPPROTO_IPV6, socket.IPV6_TCLASS))
 _SO_RCVBUFFORCE = 33
 _SO_SNDBUFFORCE = 32
 _SO_MARK = 36
@@ -145,13 +147,11 @@ class Receiver:
 def _read(address: _Address, ancillary: _Ancillary) -> tuple[Endpoint, int]:
     info, congestion = b"", ecn.NOT_ECT
     for level, kind, content in ancillary:
-        match level, kind:
-            case (socket.IPPROTO_IP, _IP_PKTINFO) | (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
-                info = content
-            case (socket.IPPROTO_IP, socket.IP_TOS):
-                congestion = content[0] & ecn.MASK
-            case (socket.IPPROTO_IPV6, socket.IPV6_TCLASS):
-                congestion = int.from_bytes(content, sys.byteorder) & ecn.MASK
+        if (level, kind) in _PKTINFO:
+            info = content
+        elif (level, kind) in _TRAFFIC_CLASS:
+            # One byte from IPv4, an int from IPv6.
+            congestion = int.from_bytes(content, sys.byteorder) & ecn.MASK
     return _endpoint(address, info), congestion
 
 
@@ -179,8 +179,9 @@ class Sender:
     def send(self, datagram: memoryview, endpoint: Endpoint, traffic_class: int = 0) -> int | None:
         """Send one datagram; return None, or the descriptor to wait for when it must wait.
 
-        `traffic_class`: DSCP and ECN of its IP header. A local address that has gone is passed over and the kernel chooses one. Raises OSError
-        for what the network refuses (no route, no socket of the family, too long).
+        `traffic_class`: DSCP and ECN of its IP header. A local address that has gone is passed
+        over and the kernel chooses one. Raises OSError for what the network refuses (no route,
+        no socket of the family, too long).
         """
         key = (endpoint, traffic_class)
         route = self._routes.get(key)

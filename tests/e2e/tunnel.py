@@ -1,8 +1,8 @@
 """Two gateways in two namespaces, joined by a veth pair and set up through the real `wg`.
 
 The inner addresses are 10.77.0.1 and fd77::1 on the left, 10.77.0.2 and fd77::2 on the right.
-An implementation is named by its program: "wgmpd" is this checkout's, on the topology asked
-for; "wireguard-go" is Debian's.
+An implementation is named as in `PROGRAMS`: "wgmpd" is this checkout's, on the topology asked
+for; "wgmpd-short" the same with short timers; "wireguard-go" is Debian's.
 """
 
 from __future__ import annotations
@@ -21,6 +21,12 @@ from wgmp.traffic import Transfer
 SCRIPTS = Path(sys.prefix) / "bin"
 WGMP = str(SCRIPTS / "wgmp")
 WGMPD = str(SCRIPTS / "wgmpd")
+
+PROGRAMS = {
+    "wgmpd": (WGMPD,),
+    "wgmpd-short": (sys.executable, str(Path(__file__).with_name("short_timers.py"))),
+    "wireguard-go": ("wireguard-go",),
+}
 
 MTU = 1420
 _START_LIMIT_S = 20.0
@@ -68,10 +74,8 @@ class Gateway:
 
     def start(self) -> None:
         """Start the program and wait until it serves UAPI."""
-        program = WGMPD if self.program == "wgmpd" else self.program
-        self.process = self.namespace.start(
-            program, "-f", self.interface, log=self.log, environment=self.environment
-        )
+        command = (*PROGRAMS[self.program], "-f", self.interface)
+        self.process = self.namespace.start(*command, log=self.log, environment=self.environment)
         wait_for(self._serves, _START_LIMIT_S, f"{self.program} serves {self.socket}")
 
     def _serves(self) -> bool:

@@ -69,8 +69,8 @@ class Session:
     def __init__(self, local: int, remote: int, sending: bytes, receiving: bytes) -> None:
         self.local = local
         self.remote = remote
-        self._sending = sending
-        self._receiving = receiving
+        self.sending = sending
+        self.receiving = receiving
         self.counter = 0
 
     def seal(self, packet: bytes = b"", counter: int | None = None) -> bytes:
@@ -80,14 +80,14 @@ class Session:
             self.counter += 1
         padded = packet + bytes(-len(packet) % 16)
         header = struct.pack("<IIQ", TRANSPORT, self.remote, counter)
-        return header + crypto.seal(self._sending, counter, padded)
+        return header + crypto.seal(self.sending, counter, padded)
 
     def unseal(self, datagram: bytes) -> bytes | None:
         """The padded packet in a datagram of this session, else None."""
         kind, index, counter = struct.unpack_from("<IIQ", datagram)
         if (kind, index) != (TRANSPORT, self.local):
             return None
-        return crypto.unseal(self._receiving, counter, datagram[16:])
+        return crypto.unseal(self.receiving, counter, datagram[16:])
 
 
 class RawPeer:
@@ -174,6 +174,18 @@ class RawPeer:
         receiving, sending = crypto.kdf(chain, b"", 2)
         head = struct.pack("<III", RESPONSE, local, remote) + public + empty
         return with_macs(head, self.gateway), Session(local, remote, sending, receiving)
+
+    def timestamp_of(self, datagram: bytes) -> bytes:
+        """The 12 bytes of the TAI64N label in the gateway's initiation."""
+        theirs, static, label = datagram[8:40], datagram[40:88], datagram[88:116]
+        (chain,) = crypto.kdf(_CHAIN, theirs, 1)
+        state = crypto.digest(crypto.digest(_HASH, self.public), theirs)
+        chain, _ = crypto.kdf(chain, crypto.dh(self.private, theirs), 2)
+        state = crypto.digest(state, static)
+        _, key = crypto.kdf(chain, crypto.dh(self.private, self.gateway), 2)
+        timestamp = crypto.unseal(key, 0, label, state)
+        assert timestamp is not None
+        return timestamp
 
     # Cookies
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import struct
+from functools import partial
 
 import pytest
 
 from .rawpeer import SIZES, Session
-from .site import Known, Site, echo_number, ping
+from .site import Known, Site, echo_number, ping, text
 from .wire import Wire
 
 pytestmark = pytest.mark.root
@@ -56,7 +57,7 @@ def test_data_is_accepted_in_any_order_within_the_window(site: Site) -> None:
     site.counts(lambda: known.wire.send(beyond), replayed=1)
     for counter in counters:
         again = session.seal(bytes(ping(known.inner)), counter)
-        site.counts(lambda again=again: known.wire.send(again), replayed=1)
+        site.counts(partial(known.wire.send, again), replayed=1)
 
 
 def test_altered_data_is_dropped_and_spends_no_counter(
@@ -66,7 +67,7 @@ def test_altered_data_is_dropped_and_spends_no_counter(
     datagram = known.echo(session)
     for at in (16, 40, len(datagram) - 1):
         altered = datagram[:at] + bytes([datagram[at] ^ 0x80]) + datagram[at + 1 :]
-        site.counts(lambda altered=altered: known.wire.send(altered), bad_tag=1)
+        site.counts(partial(known.wire.send, altered), bad_tag=1)
     far_ahead = datagram[:8] + struct.pack("<Q", 1 << 40) + datagram[16:]
     site.counts(lambda: known.wire.send(far_ahead), bad_tag=1)
     known.wire.send(datagram)
@@ -77,7 +78,7 @@ def test_a_counter_at_the_limit_is_refused(site: Site, talking: tuple[Known, Ses
     known, session = talking
     for counter in (2**64 - 2**13 - 1, 2**64 - 1):
         datagram = session.seal(b"", counter)
-        site.counts(lambda datagram=datagram: known.wire.send(datagram), counter_exhausted=1)
+        site.counts(partial(known.wire.send, datagram), counter_exhausted=1)
 
 
 def test_counters_above_32_bits_are_accepted(site: Site) -> None:
@@ -95,7 +96,7 @@ def test_unknown_indices_are_dropped(site: Site, talking: tuple[Known, Session])
     for bit in (0, 7, 20, 31):
         head = struct.pack("<II", 4, session.remote ^ 1 << bit)
         datagram = head + os.urandom(64)
-        site.counts(lambda datagram=datagram: known.wire.send(datagram), unknown_index=1)
+        site.counts(partial(known.wire.send, datagram), unknown_index=1)
     cookie_reply = struct.pack("<II", 3, session.remote ^ 1 << 30) + os.urandom(56)
     site.counts(lambda: known.wire.send(cookie_reply), unknown_index=1)
 
@@ -105,10 +106,10 @@ def test_messages_of_a_wrong_size_are_dropped(site: Site, talking: tuple[Known, 
     for kind, size in SIZES.items():
         for length in (0, 1, 3, 4, size - 1, size + 1, 1500, 60000):
             datagram = (struct.pack("<I", kind) + os.urandom(length))[:length]
-            site.counts(lambda datagram=datagram: known.wire.send(datagram), bad_length=1)
+            site.counts(partial(known.wire.send, datagram), bad_length=1)
     for length in (4, 15, 16, 31):
         datagram = known.echo(session)[:length]
-        site.counts(lambda datagram=datagram: known.wire.send(datagram), bad_length=1)
+        site.counts(partial(known.wire.send, datagram), bad_length=1)
     assert known.answered(session)
 
 
@@ -124,7 +125,7 @@ def test_reserved_bytes_must_be_zero(site: Site, talking: tuple[Known, Session])
     for whole in (known.raw.initiation().datagram, known.echo(session)):
         for at in (1, 2, 3):
             datagram = whole[:at] + b"\x01" + whole[at + 1 :]
-            site.counts(lambda datagram=datagram: known.wire.send(datagram), bad_type=1)
+            site.counts(partial(known.wire.send, datagram), bad_type=1)
     assert answers(known, session) == []
 
 
@@ -143,7 +144,7 @@ def test_what_is_no_ip_packet_is_dropped(site: Site, talking: tuple[Known, Sessi
     too_long = whole[:2] + struct.pack("!H", 2000) + whole[4:]
     for packet in (os.urandom(1), b"\x45" + bytes(15), b"\x60" + bytes(31), b"\x70" * 40, too_long):
         datagram = session.seal(packet)
-        site.counts(lambda datagram=datagram: known.wire.send(datagram), bad_packet=1)
+        site.counts(partial(known.wire.send, datagram), bad_packet=1)
 
 
 def test_a_source_that_is_not_the_peers_is_dropped(
@@ -152,7 +153,7 @@ def test_a_source_that_is_not_the_peers_is_dropped(
     known, session = talking
     for source in ("10.77.0.1", "10.98.0.1", "127.0.0.1", site.peer().inner):
         datagram = known.echo(session, source)
-        site.counts(lambda datagram=datagram: known.wire.send(datagram), source_not_allowed=1)
+        site.counts(partial(known.wire.send, datagram), source_not_allowed=1)
 
 
 def test_a_prefix_inside_ones_own_that_another_peer_has_cannot_be_used(site: Site) -> None:
@@ -167,7 +168,7 @@ def test_a_prefix_inside_ones_own_that_another_peer_has_cannot_be_used(site: Sit
     outside = narrow.echo(sessions[1], "10.99.200.6")
     site.counts(lambda: narrow.wire.send(outside), source_not_allowed=1)
     # It is the table that decides, at this moment: the hole closes when its owner goes.
-    site.gateway.set("peer", site_key(narrow), "remove")
+    site.gateway.set("peer", text(narrow.raw.public), "remove")
     wide.inner = "10.99.200.7"
     assert wide.answered(sessions[0])
 
@@ -176,12 +177,5 @@ def test_a_session_is_not_another_peers_to_use(site: Site) -> None:
     """Data of one peer under another's receiver index does not open."""
     one, other = site.peer(), site.peer()
     sessions = one.connect(), other.connect()
-    mixed = Session(0, sessions[1].remote, sessions[0]._sending, b"")
+    mixed = Session(0, sessions[1].remote, sessions[0].sending, b"")
     site.counts(lambda: one.wire.send(mixed.seal(counter=50)), bad_tag=1)
-
-
-def site_key(known: Known) -> str:
-    """The peer's public key as `wg` takes it."""
-    from .site import text
-
-    return text(known.raw.public)

@@ -45,9 +45,7 @@ def inside(namespace: Namespace) -> Iterator[None]:
 class Wire:
     """A UDP socket in a namespace, bound to `address` and a port, that talks to one gateway."""
 
-    def __init__(
-        self, namespace: Namespace, address: str, gateway: Address, port: int = 0
-    ) -> None:
+    def __init__(self, namespace: Namespace, address: str, gateway: Address, port: int = 0) -> None:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with inside(namespace):
             self.socket = socket.socket(family, socket.SOCK_DGRAM)
@@ -72,23 +70,27 @@ class Wire:
 
     def receive(self, limit_s: float = 3.0) -> bytes:
         """The next datagram; fails the test when none comes in time."""
-        datagram = self.poll(limit_s)
-        assert datagram is not None, f"nothing came to {self.name} in {limit_s} s"
-        return datagram
+        return self.receive_from(limit_s)[0]
 
     def poll(self, limit_s: float = 0.0) -> bytes | None:
         """The next datagram, or None when none comes in time."""
         received = self.poll_from(limit_s)
         return None if received is None else received[0]
 
-    def poll_from(self, limit_s: float = 0.0) -> tuple[bytes, str] | None:
-        """The next datagram and the address that it came from, or None."""
+    def receive_from(self, limit_s: float = 3.0) -> tuple[bytes, Address]:
+        """The next datagram and where it came from; fails the test when none comes in time."""
+        received = self.poll_from(limit_s)
+        assert received is not None, f"nothing came to {self.name} in {limit_s} s"
+        return received
+
+    def poll_from(self, limit_s: float = 0.0) -> tuple[bytes, Address] | None:
+        """The next datagram and where it came from, or None."""
         self.socket.settimeout(max(limit_s, 1e-6))
         try:
             datagram, address = self.socket.recvfrom(65535)
         except (TimeoutError, BlockingIOError):
             return None
-        return datagram, str(address[0])
+        return datagram, (address[0], address[1])
 
     def drain(self, quiet_s: float = 0.05, limit_s: float = 2.0) -> list[bytes]:
         """All that comes until it has been quiet for a while."""

@@ -93,13 +93,14 @@ class Sent(NamedTuple):
 
 @dataclass
 class Node:
-    """One device and its one peer."""
+    """One device and its one peer, whose public key is `remote_key`."""
 
     identity: Identity
+    remote_key: bytes
+    preshared_key: bytes
     address: Endpoint
-    indices: Indices
-    peer: Peer
     random: Random
+    peer: Peer = field(init=False)
     unix_shift_ns: int = 0
     under_load: bool = False
     packets: list[bytes] = field(default_factory=list)
@@ -110,6 +111,7 @@ class Node:
     limiter: RateLimiter = field(default_factory=RateLimiter)
 
     def __post_init__(self) -> None:
+        self.indices = Indices(self.random)
         self.checker = CookieChecker(self.identity, self.random.randbytes)
         self.allowed_ips.insert(bytes(4), 0, PEER)
         self.allowed_ips.insert(bytes(16), 0, PEER)
@@ -178,33 +180,38 @@ class Pair:
         self._arrivals: list[tuple[float, int, Node, bytes, Endpoint]] = []
         self._order = itertools.count()
         one, two = (Identity(self.random.randbytes(32)) for _ in range(2))
-        endpoints = [Endpoint(bytes([192, 0, 2, n]), 51820 + n) for n in (1, 2)]
-        self.a = self._node(one, two, endpoints[0], endpoints[1], preshared_key)
-        self.b = self._node(two, one, endpoints[1], None, preshared_key)
+        here, there = (Endpoint(bytes([192, 0, 2, n]), 51820 + n) for n in (1, 2))
+        self.a = self._node(one, two.public_key, preshared_key, here)
+        self.b = self._node(two, one.public_key, preshared_key, there)
+        self.a.peer.set_endpoint(there)
 
     def _node(
-        self,
-        own: Identity,
-        other: Identity,
-        address: Endpoint,
-        remote: Endpoint | None,
-        preshared_key: bytes,
+        self, identity: Identity, remote_key: bytes, preshared_key: bytes, address: Endpoint
     ) -> Node:
         random = Random(self.random.random())
-        indices = Indices(random)
-        peer = Peer(
-            peer=PEER,
-            identity=own,
-            public_key=other.public_key,
-            preshared_key=preshared_key,
-            keepalive=0,
-            endpoint=remote,
-            indices=indices,
-            randomness=random.randbytes,
-            tai64n=lambda: self.label(node),
-        )
-        node = Node(own, address, indices, peer, random)
+        node = Node(identity, remote_key, preshared_key, address, random)
+        node.peer = self._peer(node, None, bytes(12))
         return node
+
+    def _peer(self, node: Node, endpoint: Endpoint | None, greatest_timestamp: bytes) -> Peer:
+        return Peer(
+            peer=PEER,
+            identity=node.identity,
+            public_key=node.remote_key,
+            preshared_key=node.preshared_key,
+            keepalive=0,
+            endpoint=endpoint,
+            indices=node.indices,
+            randomness=node.random.randbytes,
+            tai64n=lambda: self.label(node),
+            greatest_timestamp=greatest_timestamp,
+        )
+
+    def restart(self, node: Node) -> None:
+        """Let a node's peer die with its sessions, and give it a successor."""
+        dead = node.peer
+        dead.close()
+        node.peer = self._peer(node, dead.endpoint, dead.greatest_timestamp)
 
     def label(self, node: Node) -> bytes:
         """Return the TAI64N label of a node's wall clock."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from wgmp.protocol.constants import (
@@ -10,9 +12,11 @@ from wgmp.protocol.constants import (
     REKEY_AFTER_MESSAGES,
     ZERO_KEY,
 )
+from wgmp.protocol.cookie import CookieChecker, CookieJar
 from wgmp.protocol.messages import Initiation, MessageType
 from wgmp.protocol.noise import Identity
 from wgmp.protocol.outcome import Drop, DropReason, Endpoint, SendDatagram, WritePacket
+from wgmp.protocol.peer import Peer
 
 from .pair import Node, Pair, ipv4_packet
 
@@ -209,6 +213,23 @@ def test_an_exhausted_session_stages_and_is_remade(connected: Pair) -> None:
     assert current.send_counter == REJECT_AFTER_MESSAGES
 
 
+def test_staged_packets_that_a_session_has_no_counters_for_wait_for_the_next(pair: Pair) -> None:
+    pair.intercept = lose_transport
+    pair.send(pair.a, ipv4_packet())
+    pair.run(5.0)
+    for packet in numbered(3):
+        pair.send(pair.b, packet)
+    session = pair.b.peer.keypairs.next
+    assert session is not None
+    session.send_counter = REJECT_AFTER_MESSAGES - 1
+    pair.intercept = None
+    pair.send(pair.a, ipv4_packet(b"confirms"))
+    pair.run(0.03)
+    assert pair.b.peer.staged == 2
+    pair.run(1.0)
+    assert pair.a.packets == numbered(3)
+
+
 # Handshake messages that must not be believed
 
 
@@ -228,13 +249,24 @@ def test_replayed_initiation_is_refused(pair: Pair) -> None:
     assert pair.b.peer.endpoint == pair.a.address
 
 
-def test_initiation_older_than_the_predecessor_saw_is_refused(pair: Pair) -> None:
+def test_initiation_that_the_predecessor_consumed_is_refused(pair: Pair) -> None:
     initiation = first_initiation(pair)
     pair.b.deliver(initiation, pair.a.address, pair.now)
-    successor = Pair()
-    successor.b.peer._handshake.greatest_timestamp = pair.b.peer.greatest_timestamp
-    outcomes = successor.b.deliver(initiation, pair.a.address, pair.now)
+    pair.restart(pair.b)
+    outcomes = pair.b.deliver(initiation, pair.a.address, pair.now + 1)
     assert outcomes == [Drop(DropReason.REPLAYED_INITIATION)]
+
+
+def test_a_successor_gets_traffic_going_by_beginning_a_handshake(connected: Pair) -> None:
+    connected.restart(connected.b)
+    connected.send(connected.a, ipv4_packet(b"lost"))
+    connected.run(1.0)
+    assert connected.b.drops == {DropReason.UNKNOWN_INDEX: 1}
+    connected.act(connected.b, connected.b.peer.begin_handshake(connected.now))
+    connected.run(0.1)
+    connected.send(connected.a, ipv4_packet(b"arrives"))
+    connected.run(0.1)
+    assert connected.b.packets == [ipv4_packet(b"arrives")]
 
 
 def test_one_initiation_in_20_ms_is_answered(pair: Pair) -> None:
@@ -252,7 +284,7 @@ def test_initiation_with_a_broken_timestamp_changes_nothing(pair: Pair) -> None:
     message = Initiation.unpack(first_initiation(pair))
     assert isinstance(message, Initiation)
     broken = Initiation(message.sender, message.ephemeral, message.static, bytes(28)).pack()
-    broken = pair.a.peer._handshake._cookies.add_macs(broken, pair.b.identity.public_key, 0.0)
+    broken = CookieJar().add_macs(broken, pair.b.identity.public_key, 0.0)
     outcomes = pair.b.deliver(broken, ELSEWHERE, pair.now)
     assert outcomes == [Drop(DropReason.BAD_TIMESTAMP)]
     assert pair.b.peer.endpoint is None
@@ -322,11 +354,11 @@ def test_a_cookie_reply_moves_nothing_but_the_cookie(pair: Pair) -> None:
 def test_a_new_private_key_retires_sessions_and_remakes_them(connected: Pair) -> None:
     a, b = connected.a, connected.b
     a.identity = Identity(b"\x77" * 32)
-    a.__post_init__()
+    a.checker = CookieChecker(a.identity, a.random.randbytes)
     connected.act(a, a.peer.set_identity(a.identity, connected.now))
     assert a.peer.sending_keypair(connected.now) is None
-    b.peer._handshake.public_key = a.identity.public_key
-    b.peer.set_identity(b.identity, connected.now)
+    b.remote_key = a.identity.public_key
+    connected.restart(b)
     connected.send(a, ipv4_packet(b"new key"))
     connected.run(0.2)
     assert b.packets == [ipv4_packet(b"new key")]
@@ -355,6 +387,40 @@ def test_peer_roams_to_where_authentic_datagrams_come_from(connected: Pair) -> N
     assert connected.b.sent[-1].endpoint == ELSEWHERE
 
 
+def test_initiator_follows_a_responder_that_answers_from_elsewhere(pair: Pair) -> None:
+    response = pair.b.deliver(first_initiation(pair), pair.a.address, pair.now)[0]
+    assert isinstance(response, SendDatagram)
+    pair.act(pair.a, pair.a.deliver(response.datagram, ELSEWHERE, pair.now))
+    assert pair.a.peer.endpoint == ELSEWHERE
+    assert pair.a.sent[-1].endpoint == ELSEWHERE
+
+
+def test_a_stopped_peer_forgets_its_sessions_and_stays_silent(connected: Pair) -> None:
+    node = connected.a
+    connected.act(node, node.peer.set_keepalive(5, connected.now))
+    connected.act(node, node.peer.stop())
+    assert not node.indices.held
+    assert node.peer.deadline() is None
+    node.sent.clear()
+    connected.act(node, node.peer.set_keepalive(6, connected.now))
+    connected.send(node, ipv4_packet())
+    connected.run(100.0)
+    assert node.sent == []
+    assert node.peer.stop() == [Drop(DropReason.LINK_DOWN, 1)]
+
+
+def test_a_started_peer_sends_its_persistent_keepalive_at_once(connected: Pair) -> None:
+    node = connected.a
+    connected.act(node, node.peer.set_keepalive(5, connected.now))
+    connected.act(node, node.peer.stop())
+    connected.act(node, node.peer.start(connected.now))
+    connected.run(0.1)
+    assert node.completed == [True]
+    connected.send(node, ipv4_packet(b"up"))
+    connected.run(0.1)
+    assert connected.b.packets == [ipv4_packet(b"up")]
+
+
 def test_close_gives_everything_back(pair: Pair) -> None:
     pair.connect()
     pair.run(181.0)
@@ -368,7 +434,8 @@ def test_close_gives_everything_back(pair: Pair) -> None:
 
 
 def test_a_peer_with_a_key_of_low_order_never_gets_a_session(pair: Pair) -> None:
-    pair.a.peer._handshake.public_key = bytes(32)
+    pair.a.remote_key = bytes(32)
+    pair.restart(pair.a)
     pair.send(pair.a, ipv4_packet())
     assert pair.a.sent == []
     assert pair.a.drops == {DropReason.BAD_STATIC: 1}
@@ -392,3 +459,28 @@ def test_last_session_at_is_when_the_last_handshake_completed(pair: Pair) -> Non
     pair.connect()
     assert pair.a.peer.last_session_at == pytest.approx(start + 0.04)
     assert pair.b.peer.last_session_at == pytest.approx(start + 0.06)
+
+
+def test_an_idle_peer_takes_less_than_one_and_a_half_kibibytes(pair: Pair) -> None:
+    count = 1000
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        peers = [
+            Peer(
+                peer=n,
+                identity=pair.a.identity,
+                public_key=n.to_bytes(32, "big"),
+                preshared_key=n.to_bytes(32, "big"),
+                keepalive=25,
+                endpoint=Endpoint(n.to_bytes(4, "big"), n),
+                indices=pair.a.indices,
+                randomness=pair.a.random.randbytes,
+                tai64n=bytes,
+            )
+            for n in range(1000, 1000 + count)
+        ]
+        each = (tracemalloc.get_traced_memory()[0] - before) / len(peers)
+    finally:
+        tracemalloc.stop()
+    assert each < 1536

@@ -159,6 +159,27 @@ def test_silence_after_data_makes_a_new_handshake_after_15_seconds(connected: Pa
     assert 15.0 <= initiations(connected.a)[0] - at <= 15.334
 
 
+def test_silence_after_data_forgets_the_source_address(connected: Pair) -> None:
+    with_source = connected.b.address._replace(source=b"\1\2\3\4", source_ifindex=2)
+    connected.run(30.0)
+    connected.a.peer.set_endpoint(with_source)
+    connected.intercept = swallow
+    connected.send(connected.a, ipv4_packet())
+    connected.run(16.0)
+    assert connected.a.of_kind(MessageType.INITIATION)[0].endpoint == with_source.without_source()
+
+
+def test_answering_an_initiation_cancels_the_keepalive(connected: Pair) -> None:
+    connected.run(30.0)
+    connected.send(connected.a, ipv4_packet())  # b owes a keepalive in 10 s
+    connected.run(8.0)
+    connected.b.sent.clear()
+    connected.act(connected.a, connected.a.peer.begin_handshake(connected.now))
+    connected.run(5.0)
+    assert connected.b.of_kind(MessageType.RESPONSE)
+    assert keepalives(connected.b) == []
+
+
 def test_persistent_keepalive_comes_at_its_interval(connected: Pair) -> None:
     connected.run(30.0)
     connected.a.sent.clear()
@@ -270,6 +291,17 @@ def test_last_minute_rekey_is_tried_once_per_session(connected: Pair) -> None:
     connected.send(connected.b, ipv4_packet())
     connected.run(0.1)
     assert connected.a.peer.handshake_attempts == 2  # begun anew, it would be 1
+
+
+def test_every_session_has_a_last_minute_of_its_own(connected: Pair) -> None:
+    for _ in range(3):
+        session = connected.a.peer.keypairs.current
+        assert session is not None
+        connected.run(session.created_at + 166.0 - connected.now)
+        assert connected.a.peer.keypairs.current is session
+        connected.send(connected.b, ipv4_packet())
+        connected.run(1.0)
+        assert connected.a.peer.keypairs.current is not session
 
 
 def test_a_session_too_old_to_send_on_is_remade_before_the_packet_goes(connected: Pair) -> None:

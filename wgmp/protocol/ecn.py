@@ -30,7 +30,6 @@ MASK: Final = 3
 MARKING: Final = frozenset({ECT_1, CE})
 
 _IPV6_SHIFT: Final = 4  # the field's place in the second byte of an IPv6 header
-_CHECKSUM: Final = slice(10, 12)
 
 
 def of_packet(packet: Bytes) -> int:
@@ -39,25 +38,26 @@ def of_packet(packet: Bytes) -> int:
     return second & MASK if packet[0] >> 4 == 4 else second >> _IPV6_SHIFT & MASK
 
 
-def decapsulate(packet: memoryview, outer: int) -> bool:
-    """Combine the `outer` field into the IP packet, in place; return False to drop it.
+def decapsulate(packet: bytes, outer: int) -> bytes | None:
+    """Return the IP packet with the `outer` field combined into its own; None: drop it.
 
-    `packet`: writable, with a whole header; the checksum of an IPv4 header is kept right.
+    `packet`: with a whole header. The checksum of an IPv4 header is kept right.
     """
     inner = of_packet(packet)
     if outer == CE and inner == NOT_ECT:
-        return False
+        return None
     if outer == CE or (outer == ECT_1 and inner == ECT_0):
-        _set(packet, inner, outer)
-    return True
+        return _with(packet, inner, outer)
+    return packet
 
 
-def _set(packet: memoryview, before: int, after: int) -> None:
+def _with(packet: bytes, before: int, after: int) -> bytes:
+    changed = before ^ after
     if packet[0] >> 4 == 6:
-        packet[1] ^= (before ^ after) << _IPV6_SHIFT
-        return
-    packet[1] ^= before ^ after
+        return packet[:1] + bytes([packet[1] ^ changed << _IPV6_SHIFT]) + packet[2:]
     # RFC 1624, equation 3: HC' = ~(~HC + ~m + m'). Modulo 0xFFFF, ~m is -m.
-    checksum = int.from_bytes(packet[_CHECKSUM], "big")
+    checksum = int.from_bytes(packet[10:12], "big")
     total = (~checksum & 0xFFFF) + after - before
-    packet[_CHECKSUM] = (0xFFFF - (total % 0xFFFF or 0xFFFF)).to_bytes(2, "big")
+    corrected = 0xFFFF - (total % 0xFFFF or 0xFFFF)
+    second = bytes([packet[1] ^ changed])
+    return packet[:1] + second + packet[2:10] + corrected.to_bytes(2, "big") + packet[12:]

@@ -2,10 +2,12 @@
 
 | error | IPv4 (RFC 792, 1191) | IPv6 (RFC 4443) |
 |---|---|---|
-| no peer, or no endpoint | type 3, code 1: host unreachable | type 1, code 3: address unreachable |
-| longer than the MTU | type 3, code 4, with the MTU; only if DF is set | type 2, code 0, with the MTU |
+| no peer, or no endpoint | 3, 1: host unreachable | 1, 3: address unreachable |
+| longer than the MTU | 3, 4: fragmentation needed and DF set | 2, 0: packet too big |
 
-The codes for the first are the kernel driver's (device.c, wg_xmit).
+The numbers are type and code. A packet too long for IPv4 that does not forbid fragmentation is
+only dropped: its sender cuts the next one to size by itself. The codes for the first are the
+kernel driver's (device.c, wg_xmit).
 
 An error's source is the destination of the packet it is about. The host's own address on the
 interface, which the kernel driver uses, cannot arrive from outside: the host drops it as

@@ -37,7 +37,8 @@ class Outbound:
 
     `peer`: the peer id; `endpoint`: where the peer was last seen; `mtu`: the tunnel's, for
     padding; `keypairs`: its sessions; `handshake_attempts`: initiations sent since the last
-    reason to send one; `last_session_at`: when a handshake last completed, None for never.
+    reason to send one; `last_session_at`: when a handshake last completed, None for never;
+    `running`: the interface is up. A peer that does not run sends nothing.
     """
 
     __slots__ = (
@@ -52,6 +53,7 @@ class Outbound:
         "last_session_at",
         "mtu",
         "peer",
+        "running",
     )
 
     def __init__(
@@ -81,6 +83,7 @@ class Outbound:
         self.keypairs = Keypairs(indices.free)
         self.handshake_attempts = 0
         self.last_session_at: float | None = None
+        self.running = True
         self._handshake = Handshake(
             peer,
             identity,
@@ -158,7 +161,7 @@ class Outbound:
         return []
 
     def _initiate(self, now: float) -> list[Outcome]:
-        if self.endpoint is None or self._handshake.identity is None:
+        if self.endpoint is None or self._handshake.identity is None or not self.running:
             return []
         if now < self._initiate_again_at:
             self._timers.handshake_held_back(self._initiate_again_at)

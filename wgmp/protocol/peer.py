@@ -14,6 +14,8 @@ A batch path does the sealing and opening itself and calls the parts instead of 
 
 from __future__ import annotations
 
+from math import inf
+
 from wgmp.protocol import ip
 from wgmp.protocol.constants import REKEY_TIMEOUT
 from wgmp.protocol.crypto import Bytes
@@ -70,13 +72,31 @@ class Peer(Outbound):
         """Change the persistent keepalive's interval; turned on, it sends one at once."""
         before = self._timers.keepalive
         self._timers.keepalive = seconds
-        if seconds == 0:
+        if seconds == 0 or not self.running:
             self._timers.disarm(Timer.PERSISTENT_KEEPALIVE)
         elif before == 0:
             return self._persistent_keepalive(now)
         elif before != seconds:
             self._timers.arm(Timer.PERSISTENT_KEEPALIVE, now + seconds)
         return []
+
+    def start(self, now: float) -> list[Outcome]:
+        """The interface came up: a persistent keepalive is due at once (kernel wg_open)."""
+        self.running = True
+        if self._timers.keepalive:
+            self._timers.arm(Timer.PERSISTENT_KEEPALIVE, now)
+        return []
+
+    def stop(self) -> list[Outcome]:
+        """The interface went down: no sessions, no timers, nothing staged (kernel wg_stop).
+
+        Endpoint and configuration stay. Nothing may come in until `start`.
+        """
+        self.running = False
+        self._zero_key_material()
+        self._timers.clear()
+        self._initiate_again_at = -inf
+        return self._drop_staged(DropReason.LINK_DOWN)
 
     def close(self) -> list[Outcome]:
         """The peer is removed: give back its indices and drop its keys and packets."""
@@ -181,7 +201,10 @@ class Peer(Outbound):
     def due(self, now: float) -> list[Outcome]:
         """Act on every timer that is due."""
         outcomes: list[Outcome] = []
-        for timer in self._timers.due(now):
+        # After the machine was suspended much is due at once. Old keys are forgotten first, or
+        # that would end the handshake that another timer has just begun.
+        due = self._timers.due(now)
+        for timer in sorted(due, key=lambda timer: timer is not Timer.ZERO_KEY_MATERIAL):
             if self._timers.take(timer, now):
                 outcomes += self._act(timer, now)
         return outcomes

@@ -106,12 +106,12 @@ class PeerTimers(TimerTable):
 
         The time runs from the first packet that is unanswered, not from the last.
         """
-        if Timer.NEW_HANDSHAKE not in self._deadlines:
+        if not self.pending(Timer.NEW_HANDSHAKE):
             self.arm(Timer.NEW_HANDSHAKE, now + NEW_HANDSHAKE_TIMEOUT + self._jitter())
 
     def data_received(self, now: float) -> None:
         """A packet was received: the peer should hear from us."""
-        if Timer.SEND_KEEPALIVE in self._deadlines:
+        if self.pending(Timer.SEND_KEEPALIVE):
             self._need_another_keepalive = True
         else:
             self.arm(Timer.SEND_KEEPALIVE, now + KEEPALIVE_TIMEOUT)
@@ -141,7 +141,7 @@ class PeerTimers(TimerTable):
 
     def handshake_held_back(self, until: float) -> None:
         """An initiation is wanted but may not be sent before `until`."""
-        if Timer.RETRANSMIT_HANDSHAKE not in self._deadlines:
+        if not self.pending(Timer.RETRANSMIT_HANDSHAKE):
             self.arm(Timer.RETRANSMIT_HANDSHAKE, until + self._jitter())
 
     def handshake_complete(self) -> None:
@@ -151,7 +151,7 @@ class PeerTimers(TimerTable):
     def handshake_given_up(self, now: float) -> None:
         """Nobody answers; what is left of attempts is wiped in time."""
         self.disarm(Timer.SEND_KEEPALIVE)
-        if Timer.ZERO_KEY_MATERIAL not in self._deadlines:
+        if not self.pending(Timer.ZERO_KEY_MATERIAL):
             self.session_derived(now)
 
     def session_derived(self, now: float) -> None:

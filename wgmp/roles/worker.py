@@ -37,8 +37,9 @@ from wgmp.orders import (
     row_of,
 )
 from wgmp.peertable import PeerRow
-from wgmp.protocol import messages, noise, tai64n
+from wgmp.protocol import ecn, messages, noise, tai64n
 from wgmp.protocol.allowedips import AllowedIPs
+from wgmp.protocol.icmp import ErrorLimiter
 from wgmp.protocol.messages import MessageType
 from wgmp.protocol.noise import Identity
 from wgmp.protocol.outcome import (
@@ -51,7 +52,7 @@ from wgmp.protocol.outcome import (
     WritePacket,
 )
 from wgmp.protocol.peer import Peer
-from wgmp.record import HANDSHAKE, Kind, Record
+from wgmp.record import HANDSHAKE, Kind, Record, ecn_flags
 from wgmp.role import Role, RoleContext
 from wgmp.tun import DEFAULT_MTU
 
@@ -59,6 +60,8 @@ from wgmp.tun import DEFAULT_MTU
 _BURST = 4
 # Handshakes a successor starts per step, so that it serves its rings meanwhile.
 _REVIVALS = 8
+# Timers served in one step: thousands of peers may be due at once, when the interface comes up.
+_TIMERS = 32
 _CACHE_ENTRIES = 65_536
 _KEEPALIVE_BYTES = 32
 
@@ -96,8 +99,10 @@ class Worker(Role):
         self._indices = context.indices
         self._to_udp = context.outputs["udp_writer"]
         self._to_tun = context.outputs["tun_writer"]
+        self._unreachable = ErrorLimiter()
         self._identity: Identity | None = None
         self._mtu = DEFAULT_MTU
+        self._up = True  # the supervisor's first order says whether it is
         self._allowed_ips = AllowedIPs()
         self._sources: dict[bytes, int | None] = {}
         self._tenants: dict[int, Tenant] = {}
@@ -141,16 +146,25 @@ class Worker(Role):
             case RemoveAllowedIP(network, length, peer):
                 self._allowed_ips.remove(network, length, peer)
                 self._sources.clear()
-            case SetLink(_, mtu):
+            case SetLink(up, mtu):
                 self._mtu = mtu
                 for tenant in self._tenants.values():
                     tenant.peer.mtu = mtu
+                if up != self._up:
+                    self._up = up
+                    self._start_or_stop(now)
             case ForgetSources() | SetSockets():
                 for tenant in self._tenants.values():
                     tenant.peer.forget_source()
                     tenant.save()
             case _:
                 assert_never(order)
+
+    def _start_or_stop(self, now: float) -> None:
+        """The interface went up or down, and all peers with it."""
+        for tenant in self._tenants.values():
+            peer = tenant.peer
+            self._act(tenant, peer.start(now) if self._up else peer.stop(), now)
 
     def _set_peer(self, order: SetPeer, now: float) -> None:
         if self._table.owner(row_of(order.peer)) != self._number:
@@ -189,6 +203,7 @@ class Worker(Role):
             greatest_timestamp=row.greatest_timestamp(),
         )
         peer.mtu = self._mtu
+        peer.running = self._up
         tenant = self._tenants[order.peer] = Tenant(peer, row)
         self.counters.store(Counter.PEERS, len(self._tenants))
         return tenant
@@ -220,7 +235,9 @@ class Worker(Role):
                 busy = True
                 self._serve(record, now)
                 ring.release()
-        while self._schedule and self._schedule[0][0] <= now:
+        for _ in range(_TIMERS):
+            if not self._schedule or self._schedule[0][0] > now:
+                break
             self._serve_timer(now)
         for _ in range(min(_REVIVALS, len(self._revivals))):
             tenant = self._tenants.get(self._revivals.popleft())
@@ -263,21 +280,36 @@ class Worker(Role):
         if tenant is None:
             self.counters.drop(DropReason.PEER_REMOVED, len(packets))
             return
-        keypair = tenant.peer.sending_keypair(now)
         endpoint = tenant.peer.endpoint
+        if endpoint is None or not self._up:
+            self._refuse(tenant, packets, now)
+            return
+        keypair = tenant.peer.sending_keypair(now)
         sealed = 0
-        if keypair is not None and endpoint is not None:
+        if keypair is not None:
             out = self._to_udp.reserve()
             if out is None:
                 self.counters.drop(DropReason.RING_FULL, len(packets))
                 return
-            out.begin(Kind.DATAGRAMS, record.peer)
+            out.begin(Kind.DATAGRAMS, record.peer, ecn_flags(record.ecn))
             out.set_endpoint(endpoint)
             sealed = reference.seal(keypair, packets, out, self._mtu)
             self._publish_sent(tenant, out)
             self._act(tenant, tenant.peer.packets_sent(keypair, sealed, now), now)
         for packet in packets[sealed:]:
             self._act(tenant, tenant.peer.stage(bytes(packet), now), now)
+
+    def _refuse(self, tenant: Tenant, packets: list[memoryview], now: float) -> None:
+        """Drop packets that cannot be sent; answer those of a peer whose endpoint is not known."""
+        if not self._up:
+            self.counters.drop(DropReason.LINK_DOWN, len(packets))
+            return
+        self.counters.drop(DropReason.NO_ENDPOINT, len(packets))
+        for packet in packets:
+            error = self._unreachable.unreachable(packet, now)
+            if error is not None:
+                self._write(tenant, error)
+                self.counters.add(Counter.ICMP_ERRORS)
 
     def _publish_sent(self, tenant: Tenant, out: Record) -> None:
         tenant.row.add_sent(out.used)
@@ -295,12 +327,17 @@ class Worker(Role):
         endpoint = record.endpoint()
         for index, group in groupby(record.packets(), messages.receiver_index):
             datagrams = list(group)
-            reason = self._open_session(index, datagrams, endpoint, now)
+            reason = self._open_session(index, datagrams, endpoint, record.ecn, now)
             if reason is not None:
                 self.counters.drop(reason, len(datagrams))
 
     def _open_session(
-        self, index: int, datagrams: list[memoryview], endpoint: Endpoint | None, now: float
+        self,
+        index: int,
+        datagrams: list[memoryview],
+        endpoint: Endpoint | None,
+        congestion: int,
+        now: float,
     ) -> DropReason | None:
         """Open one session's datagrams, or return why none of them can be."""
         peer = self._by_index.get(index, -1)
@@ -321,6 +358,8 @@ class Worker(Role):
         )
         for reason, count in opened.drops.items():
             self.counters.drop(reason, count)
+        if congestion in ecn.MARKING:
+            self._mark(out, congestion)
         if out.count:
             self.counters.add(Counter.RECORDS_OUT)
             self.counters.add(Counter.PACKETS_OUT, out.count)
@@ -336,6 +375,17 @@ class Worker(Role):
             )
             self._act(tenant, outcomes, now)
         return None
+
+    def _mark(self, out: Record, congestion: int) -> None:
+        """Combine the datagrams' outer ECN field into the opened packets (RFC 6040)."""
+        packets = [bytes(packet) for packet in out.packets()]
+        out.begin(Kind.PACKETS, out.peer)
+        for packet in packets:
+            combined = ecn.decapsulate(packet, congestion)
+            if combined is not None:
+                out.append(combined)
+            else:
+                self.counters.drop(DropReason.CONGESTION_NOT_ECT)
 
     def _source_owner(self, source: bytes) -> int | None:
         try:
@@ -353,6 +403,9 @@ class Worker(Role):
         endpoint = record.endpoint()
         if tenant is None or endpoint is None:
             self.counters.drop(DropReason.PEER_REMOVED)
+            return
+        if not self._up:
+            self.counters.drop(DropReason.LINK_DOWN)
             return
         opened = noise.OpenedInitiation.unpack(b"".join(record.packets()))
         if isinstance(opened, DropReason):

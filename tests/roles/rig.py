@@ -1,0 +1,159 @@
+"""Roles in this process, on real rings and tables, under a clock moved by hand.
+
+A `Rig` is admission and one worker of a pipeline, without their neighbours: a test writes what
+the readers would have written and reads what the writers would have sent. At the other end is
+a raw peer that shares no code with the protocol core.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hostile import rawcrypto
+from hostile.rawpeer import INITIATION, RESPONSE, RawPeer, Session, kind_of
+
+from wgmp.fabric import Fabric
+from wgmp.orders import AddAllowedIP, EndpointOrder, Order, SetPeer, SetPrivateKey, row_of
+from wgmp.protocol.keypair import Keypair
+from wgmp.protocol.outcome import Endpoint
+from wgmp.record import Kind
+from wgmp.role import Role
+from wgmp.roles.admission import Admission
+from wgmp.roles.worker import Worker
+from wgmp.topology import Shape, build
+
+HERE = Endpoint(bytes([192, 0, 2, 2]), 40_000)
+INNER = bytes([10, 99, 0, 1])
+GATEWAY_INNER = bytes([10, 77, 0, 1])
+
+
+def packet(source: bytes = GATEWAY_INNER, destination: bytes = INNER, length: int = 20) -> bytes:
+    """An IPv4 packet of `length` bytes; its checksum is not looked at."""
+    header = b"\x45\0" + length.to_bytes(2, "big") + bytes(8) + source + destination
+    return header.ljust(length, b"\0")
+
+
+@dataclass
+class Rig:
+    """Admission and worker 0, at `now`. Peers are made by `add_peer`."""
+
+    now: float = 1000.0
+    fabric: Fabric = field(default_factory=lambda: Fabric(build(Shape.PIPELINE, 1)))
+
+    def __post_init__(self) -> None:
+        self.private_key = rawcrypto.digest(b"the gateway")
+        self.admission = Admission(self.fabric.context("admission", -1, []))
+        self.worker = Worker(self.fabric.context("worker0", -1, []))
+        self._from_udp = self.fabric.context("udp_reader", -1, []).outputs
+        self._from_tun = self.fabric.context("tun_reader", -1, []).outputs
+        self._to_udp = self.fabric.context("udp_writer", -1, []).inputs
+        self._to_tun = self.fabric.context("tun_writer", -1, []).inputs
+        self.obey(SetPrivateKey(self.private_key))
+
+    @property
+    def roles(self) -> list[Role]:
+        """Both roles."""
+        return [self.admission, self.worker]
+
+    def obey(self, *orders: Order) -> None:
+        """Give both roles orders."""
+        for order in orders:
+            for role in self.roles:
+                role.obey(order, self.now, [])
+
+    def add_peer(
+        self, peer: int = 1, endpoint: Endpoint | None = None, keepalive: int = 0
+    ) -> RawPeer:
+        """Make a peer with the inner address INNER, known by nothing but its key."""
+        raw = RawPeer(rawcrypto.public_of(self.private_key))
+        self.fabric.peers.set_owner(peer, 0)
+        order = None if endpoint is None else EndpointOrder(endpoint.address, endpoint.port)
+        self.obey(
+            SetPeer(peer, raw.public, bytes(32), keepalive, order), AddAllowedIP(INNER, 32, peer)
+        )
+        return raw
+
+    def step(self, seconds: float = 0.0) -> None:
+        """Let time pass, and the roles work until they have nothing left to do."""
+        self.now += seconds
+        while self.admission.step(self.now) or self.worker.step(self.now):
+            pass
+
+    def deliver(self, datagram: bytes, source: Endpoint = HERE) -> None:
+        """A datagram arrives, as udp_reader hands it on."""
+        kind = kind_of(datagram)
+        handshake = kind in (INITIATION, RESPONSE)
+        ring = self._from_udp["admission" if handshake else "worker0"]
+        record = ring.reserve()
+        assert record is not None
+        record.begin(Kind.HANDSHAKE_MESSAGES if kind < 4 else Kind.DATAGRAMS)
+        record.set_endpoint(source)
+        record.append(datagram)
+        ring.publish()
+        self.step()
+
+    def send(self, inner: bytes, peer: int = 1) -> None:
+        """A packet for a peer arrives, as tun_reader hands it on."""
+        ring = self._from_tun["worker0"]
+        record = ring.reserve()
+        assert record is not None
+        record.begin(Kind.PACKETS, peer)
+        record.append(inner)
+        ring.publish()
+        self.step()
+
+    def sent(self) -> list[bytes]:
+        """What was sent to the network since the last call."""
+        datagrams: list[bytes] = []
+        for ring in self._to_udp.values():
+            while (record := ring.peek()) is not None:
+                datagrams += map(bytes, record.packets())
+                ring.release()
+        return datagrams
+
+    def written(self) -> list[bytes]:
+        """What was written to the tunnel since the last call."""
+        packets: list[bytes] = []
+        for ring in self._to_tun.values():
+            while (record := ring.peek()) is not None:
+                packets += map(bytes, record.packets())
+                ring.release()
+        return packets
+
+    def connect(self, raw: RawPeer) -> Session:
+        """Let the raw peer shake hands as the initiator and confirm."""
+        initiation = raw.initiation()
+        self.deliver(initiation.datagram)
+        (response,) = self.sent()
+        session = raw.finish(initiation, response)
+        self.deliver(session.seal())
+        return session
+
+    def call(self, raw: RawPeer) -> Session:
+        """Let the gateway shake hands as the initiator, for a packet that it sends."""
+        self.send(packet())
+        (initiation,) = self.sent()
+        response, session = raw.answer(initiation)
+        self.deliver(response)
+        (datagram,) = self.sent()
+        assert session.unseal(datagram)
+        return session
+
+    def keypair(self, session: Session, peer: int = 1) -> Keypair:
+        """The worker's end of a session."""
+        found = self.worker._tenants[peer].peer.keypair(session.remote)
+        assert found is not None
+        return found
+
+    def drops(self) -> dict[str, int]:
+        """The drops of both roles, by reason."""
+        counts: dict[str, int] = {}
+        for role in self.roles:
+            for reason, count in role.counters.drops().items():
+                counts[reason] = counts.get(reason, 0) + count
+        return counts
+
+    def row_endpoint(self, peer: int = 1) -> Endpoint | None:
+        """Where the shared table says the peer is."""
+        assert row_of(peer) == peer
+        return self.fabric.peers.figures(peer).endpoint

@@ -1,0 +1,148 @@
+"""Where opened packets go: checked, coalesced where possible, into records for the TUN.
+
+For each packet: true length, inner source, outer congestion mark; then it is written behind a
+virtio header of its own, or joins the super-packet that is pending.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Callable
+
+import numpy as np
+
+from wgmp.fastpath import virtio
+from wgmp.fastpath.checksum import Rows
+from wgmp.fastpath.coalesce import (
+    MAX_PACKET_BYTES,
+    Shape,
+    continues,
+    groups,
+    joins,
+    shape_of,
+    super_header,
+)
+from wgmp.protocol import ecn, ip
+from wgmp.protocol.outcome import DropReason
+from wgmp.stream import RecordStream
+
+
+class PacketSink:
+    """Takes authenticated packets in order; `flush` at the end of each record.
+
+    `is_allowed_source`: whether an inner source address routes to the sending peer.
+    `congestion`: the outer ECN field of all of them. `drops` is counted into.
+    """
+
+    __slots__ = ("_coalesce", "_congestion", "_drops", "_is_allowed_source", "_out", "_pending")
+
+    def __init__(
+        self,
+        out: RecordStream,
+        is_allowed_source: Callable[[bytes], bool],
+        drops: Tally[DropReason],
+        congestion: int,
+        coalesce: bool,
+    ) -> None:
+        self._out = out
+        self._is_allowed_source = is_allowed_source
+        self._drops = drops
+        self._congestion = congestion if congestion in ecn.MARKING else ecn.NOT_ECT
+        # A mark may change each packet's header, and with it what may be put together.
+        self._coalesce = coalesce and self._congestion == ecn.NOT_ECT
+        self._pending: tuple[Rows, Shape] | None = None
+
+    def add(self, rows: Rows) -> None:
+        """Take packets of one padded length, as rows that stay as they are until `flush`."""
+        first = np.ascontiguousarray(rows[0]).data
+        length = ip.true_length(first)
+        if not self._coalesce or isinstance(length, DropReason):
+            self.flush()
+            self._write_each(rows)
+            return
+        if self._pending is not None and self._append_tail(first[:length]):
+            rows = rows[1:]
+            if not len(rows):
+                return
+        self.flush()
+        shape = shape_of(first[:length]) if len(rows) > 1 else None
+        if shape is None:
+            self._write_each(rows)
+            return
+        cut = rows[:, :length]
+        for start, stop in groups(joins(cut, shape), shape, length):
+            self.flush()
+            if stop - start > 1:
+                self._pending = cut[start:stop], shape
+            else:
+                self._write_each(rows[start:stop])
+
+    def flush(self) -> None:
+        """Write the super-packet that is pending, if there is one."""
+        if self._pending is not None:
+            self._write_super(*self._pending, None)
+            self._pending = None
+
+    def _append_tail(self, tail: memoryview) -> bool:
+        """End the pending super-packet with a shorter packet, if that continues it."""
+        assert self._pending is not None
+        rows, shape = self._pending
+        count, length = rows.shape
+        if count * (length - shape.end) + len(tail) > MAX_PACKET_BYTES:
+            return False
+        if not continues(rows, tail, shape):
+            return False
+        self._write_super(rows, shape, tail)
+        self._pending = None
+        return True
+
+    def _write_super(self, rows: Rows, shape: Shape, tail: memoryview | None) -> None:
+        count, length = rows.shape
+        source = rows[0, 12:16] if shape.version == 4 else rows[0, 8:24]
+        packets = count + (tail is not None)
+        if not self._is_allowed_source(source.tobytes()):
+            self._drops[DropReason.SOURCE_NOT_ALLOWED] += packets
+            return
+        header = super_header(rows, tail, shape)
+        body = count * (length - shape.end)
+        rest = b"" if tail is None else tail[shape.end :]
+        size = len(header) + body + len(rest)
+        record = self._out.room(size)
+        if record is None:
+            self._drops[DropReason.RING_FULL] += packets
+            return
+        payload, at = record.payload, record.used
+        payload[at : at + len(header)] = header
+        at += len(header)
+        target = np.frombuffer(payload[at : at + body], np.uint8)
+        target.reshape(count, length - shape.end)[:] = rows[:, shape.end :]
+        payload[at + body : at + body + len(rest)] = rest
+        record.commit(size)
+
+    def _write_each(self, rows: Rows) -> None:
+        for row in rows:
+            self._write(np.ascontiguousarray(row).data)
+
+    def _write(self, padded: memoryview) -> None:
+        length, source = ip.true_length(padded), ip.source(padded)
+        if isinstance(length, DropReason) or isinstance(source, DropReason):
+            self._drops[DropReason.BAD_PACKET] += 1
+            return
+        if not self._is_allowed_source(source):
+            self._drops[DropReason.SOURCE_NOT_ALLOWED] += 1
+            return
+        packet: memoryview | bytes = padded[:length]
+        if self._congestion != ecn.NOT_ECT:
+            marked = ecn.decapsulate(bytes(packet), self._congestion)
+            if marked is None:
+                self._drops[DropReason.CONGESTION_NOT_ECT] += 1
+                return
+            packet = marked
+        record = self._out.room(virtio.SIZE + length)
+        if record is None:
+            self._drops[DropReason.RING_FULL] += 1
+            return
+        body = record.used + virtio.SIZE
+        record.payload[record.used : body] = virtio.PLAIN
+        record.payload[body : body + length] = packet
+        record.commit(virtio.SIZE + length)

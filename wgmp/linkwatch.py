@@ -1,0 +1,105 @@
+"""The watch over the interface and the routes: from the kernel's events to orders.
+
+| the kernel says | the roles are told |
+|---|---|
+| our link went up or down, has another MTU | `SetLink` |
+| our link was deleted | nothing: the gateway stops |
+| routes, rules or another link changed | `ForgetSources`, not more often than once a second |
+| events were lost | whatever of the above is true now |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from wgmp import netlink, tun
+from wgmp.errors import TunDeviceError
+from wgmp.orders import ForgetSources, Order, SetLink
+
+# A router's tables change all the time, and forgetting costs every peer a little.
+_FORGET_INTERVAL_S = 1.0
+
+
+class LinkWatch:
+    """Watches `interface`; `tell` is called with orders, `gone` when it was deleted.
+
+    `link`: the interface's state as last heard. Raises TunDeviceError when there is none.
+    """
+
+    def __init__(
+        self, interface: str, tell: Callable[[list[Order]], None], gone: Callable[[], None]
+    ) -> None:
+        self.link = _read_link(interface)
+        self._index = tun.index_of(interface)
+        self._interface = interface
+        self._tell = tell
+        self._gone = gone
+        self._monitor: socket.socket | None = None
+        self._forget_again_at = 0.0
+        self._forgetting = False
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Hear the kernel from now on; what happened before is read now. Raises OSError."""
+        self._loop = loop
+        self._monitor = netlink.open_monitor()
+        loop.add_reader(self._monitor.fileno(), self._take_events, self._monitor)
+        self._read()
+
+    def stop(self) -> None:
+        """Hear no more. May be called without a `start`, and again."""
+        if self._monitor is not None:
+            self._loop.remove_reader(self._monitor.fileno())
+            self._monitor.close()
+            self._monitor = None
+
+    def _take_events(self, monitor: socket.socket) -> None:
+        routes_changed = False
+        for event in netlink.read_events(monitor):
+            match event:
+                case netlink.LinkDeleted(self._index):
+                    self._gone()
+                case netlink.LinkChanged(self._index, up, mtu):
+                    self._take(SetLink(up, mtu or self.link.mtu))
+                case netlink.EventsLost():
+                    routes_changed = True
+                    self._read()
+                case _:
+                    # A link that fails takes its IPv4 routes with it and says only that.
+                    routes_changed = True
+        if routes_changed:
+            self._forget_sources()
+
+    def _read(self) -> None:
+        try:
+            self._take(_read_link(self._interface))
+        except TunDeviceError:
+            self._gone()
+
+    def _take(self, link: SetLink) -> None:
+        if link != self.link:
+            self.link = link
+            self._tell([link])
+
+    def _forget_sources(self) -> None:
+        """Tell the roles at once, or when the interval since the last time is over."""
+        now = self._loop.time()
+        if now >= self._forget_again_at:
+            self._forget_again_at = now + _FORGET_INTERVAL_S
+            self._tell([ForgetSources()])
+        elif not self._forgetting:
+            self._forgetting = True
+            self._loop.call_at(self._forget_again_at, self._forget_later)
+
+    def _forget_later(self) -> None:
+        self._forgetting = False
+        if self._monitor is not None:
+            self._forget_sources()
+
+
+def _read_link(interface: str) -> SetLink:
+    try:
+        return SetLink(tun.is_up(interface), tun.mtu_of(interface))
+    except OSError as error:
+        raise TunDeviceError(f"interface {interface} is gone", error.errno or 0) from error
