@@ -84,6 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     ):
         commands.add_parser(name, help=text).set_defaults(command=run)
 
+    doctor = commands.add_parser("doctor", help="what this host can do, and what is missing")
+    doctor.add_argument("--offload", action="store_true", help="send super-packets to find out")
+    doctor.set_defaults(command=_doctor)
+
     demo = commands.add_parser("demo", help="two gateways and traffic, in namespaces of their own")
     demo.set_defaults(command=_demo)
     return parser
@@ -165,6 +169,16 @@ def _pubkey(parsed: argparse.Namespace) -> int:
     private_key = keys.private_key_from_input(sys.stdin.buffer.read())
     print(keys.to_base64(keys.public_key_of(private_key)))
     return 0
+
+
+def _doctor(parsed: argparse.Namespace) -> int:
+    from wgmp import doctor  # only it needs the namespaces
+
+    checks = []
+    for check in doctor.examine(parsed.offload):
+        print(check, flush=True)
+        checks.append(check)
+    return 0 if doctor.can_run(checks) else 1
 
 
 def _demo(parsed: argparse.Namespace) -> int:

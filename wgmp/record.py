@@ -209,6 +209,14 @@ class Record:
         for length, run in groupby(self.lengths()):
             yield length, len(list(run))
 
+    def shortest(self) -> int:
+        """Return the length of the shortest packet in bytes, 0 without any."""
+        return min(self.lengths(), default=0)
+
+    def can_be_sealed(self) -> bool:
+        """Return whether the packets would fit a slot of this size after sealing."""
+        return self.used + SEALING_ROOM * self.count <= self._capacity
+
     def packets(self) -> list[memoryview]:
         """Return a view of each packet, valid until the ring's `release` or `publish`."""
         payload = self.payload

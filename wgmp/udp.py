@@ -34,7 +34,8 @@ _SO_MARK = 36
 _SOCKET_BUFFER_BYTES = 7 << 20
 
 _ANCILLARY_BYTES = 128
-_IN_PKTINFO = struct.Struct("=i4s4s")  # interface, local address to answer from, destination
+_MSG_TRUNC = int(socket.MSG_TRUNC)  # the enum's `&` is a Python function
+_IN_PKTINFO = struct.Struct("=i4s4s")  # interface (0: any), address to answer from, destination
 _IN6_PKTINFO = struct.Struct("=16sI")
 
 # A second bind can meet a port that is free for one family only; another is picked then.
@@ -133,7 +134,7 @@ class Receiver:
                 return None
             except ConnectionError:
                 continue
-        if flags & socket.MSG_TRUNC:
+        if flags & _MSG_TRUNC:
             return length, None, ecn.NOT_ECT
         key = (address, tuple(ancillary))
         known = self._endpoints.get(key)
@@ -217,7 +218,9 @@ class Sender:
         if family == socket.AF_INET:
             address = (host, endpoint.port)
             if endpoint.source:
-                info = _IN_PKTINFO.pack(endpoint.source_ifindex, endpoint.source, bytes(4))
+                # Naming the interface too would take the peer to be on its link, and lose the
+                # datagram where routes to and from the peer differ.
+                info = _IN_PKTINFO.pack(0, endpoint.source, bytes(4))
                 ancillary.append((socket.IPPROTO_IP, _IP_PKTINFO, info))
             if traffic_class:
                 ancillary.append((socket.IPPROTO_IP, socket.IP_TOS, packed_class))

@@ -2,73 +2,50 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
+from hostile.wire import inside
 from scapy.layers.inet import IP
 from scapy.layers.inet6 import IPv6
-from scapy.layers.l2 import Ether
 
 from wgmp.netns import Namespace
 
+# linux/if_ether.h, asm-generic/socket.h, linux/if_packet.h
 _ETH_P_ALL = 3
 _SO_RCVBUFFORCE = 33
+_BUFFER_BYTES = 4 << 20
 
 
 class Capture:
-    """Packets of one interface, from `begin` on. `raw`: it has no link-layer header (TUN)."""
+    """IP packets of one interface, both ways, from now on."""
 
-    def __init__(self, namespace: Namespace, interface: str, raw: bool = False) -> None:
-        self._raw = raw
+    def __init__(self, namespace: Namespace, interface: str) -> None:
         with inside(namespace):
-            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 4 << 20)
-            self._socket.bind((interface, _ETH_P_ALL))
+            # SOCK_DGRAM leaves the link's own header out, where there is one.
+            self._socket = socket.socket(
+                socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL)
+            )
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
+        self._socket.bind((interface, _ETH_P_ALL))
 
-    def packets(self, seconds: float = 0.3) -> list[Any]:
-        """Return what passed until now and in the next `seconds`, as IP or IPv6 packets."""
+    def packets(self, seconds: float = 0.2) -> list[Any]:
+        """Return what has passed since the last call and passes in the next `seconds`."""
         deadline = time.monotonic() + seconds
         found = []
-        while (left := deadline - time.monotonic()) > 0:
-            self._socket.settimeout(left)
+        while True:
+            self._socket.settimeout(max(0.001, deadline - time.monotonic()))
             try:
-                content = self._socket.recv(70_000)
+                content = self._socket.recv(1 << 17)
             except TimeoutError:
-                break
-            packet = self._parse(content)
-            if packet is not None:
-                found.append(packet)
-        return found
-
-    def _parse(self, content: bytes) -> Any:
-        if self._raw:
-            return IP(content) if content[0] >> 4 == 4 else IPv6(content)
-        frame = Ether(content)
-        return frame.payload if frame.type in (0x0800, 0x86DD) else None
+                return found
+            version = content[0] >> 4
+            if version in (4, 6):
+                found.append(IP(content) if version == 4 else IPv6(content))
+            if time.monotonic() > deadline:
+                return found
 
     def close(self) -> None:
         """Look no more."""
         self._socket.close()
-
-
-@contextmanager
-def inside(namespace: Namespace) -> Iterator[None]:
-    """Be in the namespace's network: sockets made meanwhile stay there."""
-    with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{namespace.name}") as there:
-        os_setns(there.fileno())
-        try:
-            yield
-        finally:
-            os_setns(home.fileno())
-
-
-def os_setns(descriptor: int) -> None:
-    """Enter a network namespace (Python 3.12 has os.setns)."""
-    import ctypes
-
-    if ctypes.CDLL(None, use_errno=True).setns(descriptor, 0x40000000):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

@@ -16,7 +16,7 @@ from .tunnel import Gateway, transfer
 
 pytestmark = pytest.mark.root
 
-SIZE = 60_000_000
+FLOW_S = 4.0
 BACK_LIMIT_S = 3.0
 # The receiver tells five times a second how far it is.
 REPORT_S = 0.3
@@ -35,12 +35,12 @@ def test_a_killed_role_is_replaced_and_the_transfer_ends_intact(
     ends = tunnel("wgmpd", "wireguard-go", topology=topology)
     assert ends.left.ping(ends.right.inner4), "the right end learns where the left one is"
     pair = (ends.left, ends.right) if direction == "sending" else (ends.right, ends.left)
-    flow = transfer(*pair, "--bytes", str(SIZE))
-    wait_for(lambda: flow.received().bytes > SIZE // 10, 30, "the transfer gets going")
     victim = ends.left.role_pids()[name]
+    flow = transfer(*pair, "--seconds", str(FLOW_S))
+    wait_for(lambda: flow.received().bytes > 1_000_000, FLOW_S, "the transfer gets going")
     os.kill(victim, signal.SIGKILL)
     outage = _outage(flow)
-    assert flow.finish(60).bytes == SIZE
+    flow.finish(60)
     assert _successor(ends.left, name) != victim
     assert outage < BACK_LIMIT_S, f"{name}: no traffic for {outage:.1f} s"
 
@@ -51,7 +51,7 @@ def _outage(flow: Transfer) -> float:
     time.sleep(REPORT_S)
     before = flow.received().bytes
     wait_for(lambda: flow.received().bytes > before, 30, "traffic flows again")
-    return time.monotonic() - start - REPORT_S
+    return time.monotonic() - start
 
 
 def _successor(gateway: Gateway, name: str) -> int:

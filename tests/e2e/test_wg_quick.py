@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from wgmp.netns import CommandError, wait_for
+from wgmp.errors import CommandError
+from wgmp.netns import wait_for
 
 from .conftest import MakeTunnel
-from .tunnel import MTU, SCRIPTS, WGMPD, Tunnel
+from .tunnel import MTU, WGMPD, Tunnel
 
 pytestmark = pytest.mark.root
 
@@ -60,7 +61,3 @@ def test_wg_quick_brings_the_tunnel_up_and_down(tunnel: MakeTunnel, tmp_path: Pa
     assert interface not in space.links()
     wait_for(lambda: not space.processes(), 8, "every process ends")
     assert not ends.left.socket.with_name(f"{interface}.sock").exists()
-
-
-def test_wgmpd_is_found_by_name_as_the_readme_says() -> None:
-    assert (SCRIPTS / "wgmpd").exists()

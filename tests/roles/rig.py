@@ -38,6 +38,7 @@ class Rig:
     """Admission and worker 0, at `now`. Peers are made by `add_peer`."""
 
     now: float = 1000.0
+    orders: list[Order] = field(default_factory=list)
     fabric: Fabric = field(default_factory=lambda: Fabric(build(Shape.PIPELINE, 1)))
 
     def __post_init__(self) -> None:
@@ -56,7 +57,8 @@ class Rig:
         return [self.admission, self.worker]
 
     def obey(self, *orders: Order) -> None:
-        """Give both roles orders."""
+        """Give both roles orders; all that were ever given are in `orders`."""
+        self.orders += orders
         for order in orders:
             for role in self.roles:
                 role.obey(order, self.now, [])

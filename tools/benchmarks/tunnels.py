@@ -78,9 +78,7 @@ def bare_pair(world: Namespaces, directory: Path, network: int) -> Pair:
     return Pair("bare veth", a, b, directory)
 
 
-def tunnel_pair(
-    world: Namespaces, directory: Path, a: Program, b: Program, network: int
-) -> Pair:
+def tunnel_pair(world: Namespaces, directory: Path, a: Program, b: Program, network: int) -> Pair:
     """Return two gateways that have shaken hands. `network`: 2..255, another for each pair.
 
     Raises CommandError with the end of a gateway's log when one does not come up.

@@ -41,8 +41,8 @@ class CookieChecker:
 
     def mac1_ok(self, datagram: Bytes) -> bool:
         """Return whether the sender knows our public key."""
-        parts = macs(datagram)
-        return crypto.equal(crypto.mac(self._identity.mac1_key, parts.mac1_covers), parts.mac1)
+        covers, mac1, _, _ = macs(datagram)
+        return crypto.equal(crypto.mac(self._identity.mac1_key, covers), mac1)
 
     def mac2_ok(self, datagram: Bytes, endpoint: Endpoint, now: float) -> bool:
         """Return whether the sender has received a fresh cookie at this address and port."""

@@ -149,6 +149,9 @@ class TransportHeader:
         return cls(*cls.LAYOUT.unpack_from(datagram)[1:]) if wrong is None else wrong
 
 
+# Plain integers: these are asked for every datagram, and an enum's `value` costs ten times as much.
+_TRANSPORT: Final = MessageType.TRANSPORT.value
+_TRANSPORT_MIN: Final = TransportHeader.MESSAGE_MIN
 _EXACT_SIZES: Final = {
     MessageType.INITIATION.value: (MessageType.INITIATION, Initiation.SIZE),
     MessageType.RESPONSE.value: (MessageType.RESPONSE, Response.SIZE),
@@ -163,16 +166,17 @@ _RECEIVER_OFFSETS: Final = {
 
 def message_type(datagram: Bytes) -> MessageType | DropReason:
     """Return a datagram's type, or BAD_TYPE or BAD_LENGTH; any length, never raises."""
-    if len(datagram) < _U32.size:
+    length = len(datagram)
+    if length < _U32.size:
         return DropReason.BAD_LENGTH
     (word,) = _U32.unpack_from(datagram)
-    if word == MessageType.TRANSPORT.value:
-        fits = len(datagram) >= TransportHeader.MESSAGE_MIN
-        return MessageType.TRANSPORT if fits else DropReason.BAD_LENGTH
-    if word not in _EXACT_SIZES:
+    if word == _TRANSPORT:
+        return MessageType.TRANSPORT if length >= _TRANSPORT_MIN else DropReason.BAD_LENGTH
+    exact = _EXACT_SIZES.get(word)
+    if exact is None:
         return DropReason.BAD_TYPE
-    kind, size = _EXACT_SIZES[word]
-    return kind if len(datagram) == size else DropReason.BAD_LENGTH
+    kind, size = exact
+    return kind if length == size else DropReason.BAD_LENGTH
 
 
 def _misfit(datagram: Bytes, wanted: MessageType) -> DropReason | None:
@@ -191,6 +195,12 @@ def sender_index(datagram: Bytes) -> int:
 def receiver_index(datagram: Bytes) -> int:
     """Return the receiver index of any message but an initiation; its type has been checked."""
     index: int = _U32.unpack_from(datagram, _RECEIVER_OFFSETS[datagram[0]])[0]
+    return index
+
+
+def transport_index(datagram: Bytes) -> int:
+    """Return the receiver index of at least 8 bytes that are taken for transport data."""
+    index: int = _U32.unpack_from(datagram, 4)[0]
     return index
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import socket
 
-from wgmp.counters import Counter
+from wgmp.counters import Counter, Counters
 from wgmp.orders import Order, SetSockets
 from wgmp.protocol import messages
 from wgmp.protocol.messages import MessageType
@@ -26,6 +26,51 @@ from wgmp.udp import MAX_DATAGRAM_BYTES, Receiver
 _BURST = 64
 
 
+class _OpenRecord:
+    """The record of one ring that is being filled: datagrams of one kind, endpoint and flags."""
+
+    __slots__ = ("_counters", "_endpoint", "_kind", "_record", "_ring")
+
+    def __init__(self, ring: RingWriter, counters: Counters) -> None:
+        self._ring = ring
+        self._counters = counters
+        self._record: Record | None = None
+        self._kind = Kind.DATAGRAMS
+        self._endpoint: Endpoint | None = None
+
+    def append(self, datagram: memoryview, endpoint: Endpoint, kind: Kind, flags: int) -> bool:
+        """Add a datagram, to a new record where it must; return False when the ring is full."""
+        record = self._record
+        if (
+            record is None
+            or kind is not self._kind
+            # The receiver hands out one object per endpoint; equal ones are a rare second.
+            or (endpoint is not self._endpoint and endpoint != self._endpoint)
+            or flags != record.flags
+            or not record.fits(len(datagram))
+        ):
+            self.publish()
+            record = self._record = self._ring.reserve()
+            if record is None:
+                return False
+            self._kind, self._endpoint = kind, endpoint
+            record.begin(kind, flags=flags)
+            record.set_endpoint(endpoint)
+        record.append(datagram)
+        return True
+
+    def publish(self) -> None:
+        """Hand the record on, if there is one."""
+        record = self._record
+        if record is None:
+            return
+        self._record = None
+        self._counters.add(Counter.RECORDS_OUT)
+        self._counters.add(Counter.PACKETS_OUT, record.count)
+        self._counters.add(Counter.BYTES_OUT, record.used)
+        self._ring.publish()
+
+
 class UdpReader(Role):
     """Receives. Each drop is counted: bad type or length, truncated, unknown index, ring full."""
 
@@ -34,14 +79,13 @@ class UdpReader(Role):
         self._sockets = context.sockets
         self._peers = context.peers
         self._indices = context.indices
-        self._admission = context.outputs["admission"]
-        self._workers = [context.outputs[f"worker{n}"] for n in range(context.workers)]
+        self._open = {
+            name: _OpenRecord(ring, self.counters) for name, ring in context.outputs.items()
+        }
+        self._admission = self._open["admission"]
+        self._workers = [self._open[f"worker{n}"] for n in range(context.workers)]
         self._receiver = Receiver()
         self._buffer = memoryview(bytearray(MAX_DATAGRAM_BYTES))
-        self._record: Record | None = None  # the open record, of one ring, kind and endpoint
-        self._ring: RingWriter | None = None
-        self._kind = Kind.DATAGRAMS
-        self._endpoint: Endpoint | None = None
 
     def descriptors(self) -> list[int]:
         """Both sockets."""
@@ -60,22 +104,27 @@ class UdpReader(Role):
         self.readable = False
         for sock in self._sockets:
             self._drain(sock)
-        self._publish()
+        for record in self._open.values():
+            record.publish()
         return True
 
     def _drain(self, sock: socket.socket) -> None:
-        for _ in range(_BURST):
+        count = received_bytes = 0
+        while count < _BURST:
             received = self._receiver.receive(sock, self._buffer)
             if received is None:
-                return
+                break
             length, endpoint, congestion = received
-            self.counters.add(Counter.PACKETS_IN)
-            self.counters.add(Counter.BYTES_IN, length)
+            count += 1
+            received_bytes += length
             if endpoint is None:
                 self.counters.drop(DropReason.TRUNCATED)
             else:
                 self._take(self._buffer[:length], endpoint, congestion)
-        self.readable = True  # there may be more
+        else:
+            self.readable = True  # there may be more
+        self.counters.add(Counter.PACKETS_IN, count)
+        self.counters.add(Counter.BYTES_IN, received_bytes)
 
     def _take(self, datagram: memoryview, endpoint: Endpoint, congestion: int) -> None:
         """Find one datagram's ring and append it to the record of its endpoint there."""
@@ -83,48 +132,14 @@ class UdpReader(Role):
         if isinstance(kind, DropReason):
             self.counters.drop(kind)
             return
-        if kind in (MessageType.INITIATION, MessageType.RESPONSE):
-            self._append(datagram, endpoint, self._admission, Kind.HANDSHAKE_MESSAGES, 0)
-            return
-        row = self._indices.row(messages.receiver_index(datagram))
-        if row is None:
-            self.counters.drop(DropReason.UNKNOWN_INDEX)
-            return
-        ring = self._workers[self._peers.owner(row)]
-        if kind is MessageType.TRANSPORT:
-            flags = ecn_flags(congestion)
-            self._append(datagram, endpoint, ring, Kind.DATAGRAMS, flags)
-        else:
-            self._append(datagram, endpoint, ring, Kind.HANDSHAKE_MESSAGES, 0)
-
-    def _append(
-        self, datagram: memoryview, endpoint: Endpoint, ring: RingWriter, kind: Kind, flags: int
-    ) -> None:
-        record = self._record
-        if (
-            record is None
-            or ring is not self._ring
-            or kind is not self._kind
-            or flags != record.flags
-            or endpoint != self._endpoint
-            or not record.fits(len(datagram))
-        ):
-            self._publish()
-            record = self._record = ring.reserve()
-            if record is None:
-                self.counters.drop(DropReason.RING_FULL)
+        target, sort, flags = self._admission, Kind.HANDSHAKE_MESSAGES, 0
+        if kind is not MessageType.INITIATION and kind is not MessageType.RESPONSE:
+            row = self._indices.row(messages.receiver_index(datagram))
+            if row is None:
+                self.counters.drop(DropReason.UNKNOWN_INDEX)
                 return
-            self._ring, self._kind, self._endpoint = ring, kind, endpoint
-            record.begin(kind, flags=flags)
-            record.set_endpoint(endpoint)
-        record.append(datagram)
-
-    def _publish(self) -> None:
-        record, ring = self._record, self._ring
-        self._record = None
-        if record is None or ring is None:
-            return
-        self.counters.add(Counter.RECORDS_OUT)
-        self.counters.add(Counter.PACKETS_OUT, record.count)
-        self.counters.add(Counter.BYTES_OUT, record.used)
-        ring.publish()
+            target = self._workers[self._peers.owner(row)]
+            if kind is MessageType.TRANSPORT:
+                sort, flags = Kind.DATAGRAMS, ecn_flags(congestion)
+        if not target.append(datagram, endpoint, sort, flags):
+            self.counters.drop(DropReason.RING_FULL)

@@ -139,7 +139,7 @@ class Worker(Role):
             case RemovePeer(peer):
                 self._allowed_ips.remove_owner(peer)
                 self._sources.clear()
-                self._remove_peer(peer)
+                self._remove_peer(peer, now)
             case AddAllowedIP(network, length, peer):
                 self._allowed_ips.insert(network, length, peer)
                 self._sources.clear()
@@ -208,11 +208,11 @@ class Worker(Role):
         self.counters.store(Counter.PEERS, len(self._tenants))
         return tenant
 
-    def _remove_peer(self, peer: int) -> None:
+    def _remove_peer(self, peer: int, now: float) -> None:
         tenant = self._tenants.pop(peer, None)
         if tenant is None:
             return
-        tenant.peer.close()
+        self._act(tenant, tenant.peer.close(), now)
         tenant.row.abandon()
         self.counters.store(Counter.PEERS, len(self._tenants))
 
@@ -277,6 +277,9 @@ class Worker(Role):
         """Seal a record of packets for its peer, or stage them."""
         tenant = self._tenants.get(record.peer)
         packets = record.packets()
+        if not record.can_be_sealed():
+            self.counters.drop(DropReason.RING_CORRUPT)
+            return
         if tenant is None:
             self.counters.drop(DropReason.PEER_REMOVED, len(packets))
             return
@@ -325,7 +328,10 @@ class Worker(Role):
     def _open(self, record: Record, now: float) -> None:
         """Open a record of datagrams: usually of one receiver index, possibly of several."""
         endpoint = record.endpoint()
-        for index, group in groupby(record.packets(), messages.receiver_index):
+        if record.shortest() < messages.TransportHeader.MESSAGE_MIN:
+            self.counters.drop(DropReason.RING_CORRUPT)
+            return
+        for index, group in groupby(record.packets(), messages.transport_index):
             datagrams = list(group)
             reason = self._open_session(index, datagrams, endpoint, record.ecn, now)
             if reason is not None:
@@ -417,12 +423,16 @@ class Worker(Role):
 
     def _consume(self, datagram: bytes, endpoint: Endpoint | None, now: float) -> None:
         """Let the peer of its receiver index consume a response or a cookie reply."""
+        kind = messages.message_type(datagram)
+        if kind not in (MessageType.RESPONSE, MessageType.COOKIE_REPLY):
+            self.counters.drop(DropReason.RING_CORRUPT)
+            return
         peer = self._by_index.get(messages.receiver_index(datagram), -1)
         tenant = self._tenants.get(peer)
         if tenant is None or endpoint is None:
             self.counters.drop(DropReason.UNKNOWN_INDEX)
             return
-        if messages.message_type(datagram) is MessageType.RESPONSE:
+        if kind is MessageType.RESPONSE:
             outcomes = tenant.peer.consume_response(datagram, endpoint, now)
             self._count_handshake(tenant, outcomes, len(datagram))
         else:

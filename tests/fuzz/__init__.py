@@ -1,0 +1,1 @@
+"""What may be fed to a gateway from outside, and targets that feed it."""
