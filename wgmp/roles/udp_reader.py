@@ -1,29 +1,34 @@
 """udp_reader: datagrams from the UDP sockets to admission and to the workers.
 
-1. Receive a datagram, with where it came from.
+1. Receive a datagram, or a train of them, straight into the record filled last.
 2. Check type and size; anything else ends here.
 3. Initiations and responses go to admission; transport data and cookie replies to the worker
    that owns their receiver index.
-4. Datagrams of one endpoint and ECN field for one worker share a record until one of another
-   comes, or nothing is left to receive.
+4. Datagrams of one endpoint for one worker share a record until one of another comes, or
+   nothing is left to receive.
+
+A train of one session is checked and handed on as a whole. Any other is taken apart.
 """
 
 from __future__ import annotations
 
 import socket
 
+import numpy as np
+
 from wgmp.counters import Counter
 from wgmp.orders import Order, SetSockets
 from wgmp.protocol import messages
 from wgmp.protocol.messages import MessageType
 from wgmp.protocol.outcome import DropReason, Endpoint
-from wgmp.record import Kind, Record, ecn_flags
-from wgmp.ring import RingWriter
+from wgmp.record import Kind, ecn_flags
 from wgmp.role import Role, RoleContext
-from wgmp.udp import MAX_DATAGRAM_BYTES, Receiver
+from wgmp.stream import Intake, Label, RecordStream
+from wgmp.udp import Receiver, Source
 
-# Datagrams received from one socket in one step.
-_BURST = 64
+_MAX_RECEIVE_BYTES = 65_535
+# A transport datagram begins with type and receiver index.
+_SESSION_BYTES = 8
 
 
 class UdpReader(Role):
@@ -31,17 +36,17 @@ class UdpReader(Role):
 
     def __init__(self, context: RoleContext) -> None:
         super().__init__(context)
-        self._sockets = context.sockets
+        self._sockets = context.devices.sockets
         self._peers = context.peers
         self._indices = context.indices
-        self._admission = context.outputs["admission"]
-        self._workers = [context.outputs[f"worker{n}"] for n in range(context.workers)]
+        self._admission = RecordStream(context.outputs["admission"], self.counters)
+        self._workers = [
+            RecordStream(context.outputs[f"worker{n}"], self.counters)
+            for n in range(context.workers)
+        ]
+        self._intake = Intake(self._workers, _MAX_RECEIVE_BYTES)
         self._receiver = Receiver()
-        self._buffer = memoryview(bytearray(MAX_DATAGRAM_BYTES))
-        self._record: Record | None = None  # the open record, of one ring, kind and endpoint
-        self._ring: RingWriter | None = None
-        self._kind = Kind.DATAGRAMS
-        self._endpoint: Endpoint | None = None
+        self._label = Label(Kind.DATAGRAMS)
 
     def descriptors(self) -> list[int]:
         """Both sockets."""
@@ -57,74 +62,90 @@ class UdpReader(Role):
         """Receive a burst from each socket into records."""
         if not self.readable:
             return False
-        self.readable = False
-        for sock in self._sockets:
-            self._drain(sock)
-        self._publish()
+        # Which socket begins changes, so that neither starves the other.
+        self._sockets = self._sockets[1:] + self._sockets[:1]
+        drained = [self._drain(sock) for sock in self._sockets]
+        self.readable = not all(drained)
+        self._intake.flush()
+        self._admission.flush()
         return True
 
-    def _drain(self, sock: socket.socket) -> None:
-        for _ in range(_BURST):
-            received = self._receiver.receive(sock, self._buffer)
+    def _drain(self, sock: socket.socket) -> bool:
+        """Receive while this turn lasts; return whether nothing is left."""
+        while self._intake.turn():
+            received = self._receiver.receive(sock, self._intake.buffers())
             if received is None:
-                return
-            length, endpoint, congestion = received
-            self.counters.add(Counter.PACKETS_IN)
+                return True
+            length, source = received
             self.counters.add(Counter.BYTES_IN, length)
-            if endpoint is None:
+            if source is None:
+                self.counters.add(Counter.PACKETS_IN)
                 self.counters.drop(DropReason.TRUNCATED)
             else:
-                self._take(self._buffer[:length], endpoint, congestion)
-        self.readable = True  # there may be more
+                self._take(self._intake.view(length), source)
+        return False
 
-    def _take(self, datagram: memoryview, endpoint: Endpoint, congestion: int) -> None:
-        """Find one datagram's ring and append it to the record of its endpoint there."""
-        kind = messages.message_type(datagram)
+    def _take(self, datagrams: memoryview, source: Source) -> None:
+        """Hand on what one call received: a datagram, or a train of `source.segment` each."""
+        size, total = source.segment, len(datagrams)
+        if not 0 < size < total:
+            self.counters.add(Counter.PACKETS_IN)
+            self._put(datagrams, source, [total])
+            return
+        lengths = [size] * (total // size)
+        if total % size:
+            lengths.append(total % size)
+        self.counters.add(Counter.TRAINS_IN)
+        self.counters.add(Counter.PACKETS_IN, len(lengths))
+        if _is_one_session(datagrams, lengths):
+            self._put(datagrams, source, lengths)
+            return
+        apart = memoryview(bytes(datagrams))
+        for number, length in enumerate(lengths):
+            self._put(apart[number * size : number * size + length], source, [length])
+
+    def _put(self, datagrams: memoryview, source: Source, lengths: list[int]) -> None:
+        """Put a datagram, or a train of one session, into the record where it belongs."""
+        first = datagrams[: lengths[0]]
+        kind = messages.message_type(first)
         if isinstance(kind, DropReason):
-            self.counters.drop(kind)
+            self.counters.drop(kind, len(lengths))
             return
         if kind in (MessageType.INITIATION, MessageType.RESPONSE):
-            self._append(datagram, endpoint, self._admission, Kind.HANDSHAKE_MESSAGES, 0)
-            return
-        row = self._indices.row(messages.receiver_index(datagram))
-        if row is None:
-            self.counters.drop(DropReason.UNKNOWN_INDEX)
-            return
-        ring = self._workers[self._peers.owner(row)]
-        if kind is MessageType.TRANSPORT:
-            flags = ecn_flags(congestion)
-            self._append(datagram, endpoint, ring, Kind.DATAGRAMS, flags)
+            stream, label = self._admission, self._labelled(Kind.HANDSHAKE_MESSAGES, source, 0)
         else:
-            self._append(datagram, endpoint, ring, Kind.HANDSHAKE_MESSAGES, 0)
-
-    def _append(
-        self, datagram: memoryview, endpoint: Endpoint, ring: RingWriter, kind: Kind, flags: int
-    ) -> None:
-        record = self._record
-        if (
-            record is None
-            or ring is not self._ring
-            or kind is not self._kind
-            or flags != record.flags
-            or endpoint != self._endpoint
-            or not record.fits(len(datagram))
-        ):
-            self._publish()
-            record = self._record = ring.reserve()
-            if record is None:
-                self.counters.drop(DropReason.RING_FULL)
+            row = self._indices.row(messages.receiver_index(first))
+            if row is None:
+                self.counters.drop(DropReason.UNKNOWN_INDEX, len(lengths))
                 return
-            self._ring, self._kind, self._endpoint = ring, kind, endpoint
-            record.begin(kind, flags=flags)
-            record.set_endpoint(endpoint)
-        record.append(datagram)
+            stream = self._workers[self._peers.owner(row)]
+            if kind is MessageType.TRANSPORT:
+                label = self._labelled(Kind.DATAGRAMS, source, ecn_flags(source.congestion))
+            else:
+                label = self._labelled(Kind.HANDSHAKE_MESSAGES, source, 0)
+        self._intake.put(stream, label, datagrams, lengths)
 
-    def _publish(self) -> None:
-        record, ring = self._record, self._ring
-        self._record = None
-        if record is None or ring is None:
-            return
-        self.counters.add(Counter.RECORDS_OUT)
-        self.counters.add(Counter.PACKETS_OUT, record.count)
-        self.counters.add(Counter.BYTES_OUT, record.used)
-        ring.publish()
+    def _labelled(self, kind: Kind, source: Source, flags: int) -> Label:
+        """Return the label; the same one as before where nothing has changed."""
+        last = self._label
+        endpoint: Endpoint = source.endpoint
+        if last.kind is not kind or last.flags != flags or last.endpoint is not endpoint:
+            self._label = Label(kind, 0, flags, endpoint)
+        return self._label
+
+
+def _is_one_session(datagrams: memoryview, lengths: list[int]) -> bool:
+    """Return whether a train is transport data of one receiver index throughout."""
+    first = bytes(datagrams[:_SESSION_BYTES])
+    if messages.message_type(datagrams[: lengths[0]]) is not MessageType.TRANSPORT:
+        return False
+    size, last = lengths[0], lengths[-1]
+    whole = len(lengths) - (last != size)
+    heads = np.frombuffer(datagrams, np.uint8, whole * size).reshape(whole, size)
+    if not (heads[:, :_SESSION_BYTES] == np.frombuffer(first, np.uint8)).all():
+        return False
+    tail = datagrams[whole * size :]
+    return not len(tail) or (
+        bytes(tail[:_SESSION_BYTES]) == first
+        and messages.message_type(tail) is MessageType.TRANSPORT
+    )
