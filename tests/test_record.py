@@ -8,9 +8,6 @@ from hypothesis import strategies as st
 
 from wgmp.protocol.outcome import Endpoint
 from wgmp.record import (
-    MAX_PACKETS,
-    PAYLOAD_BYTES,
-    SEALING_ROOM,
     SLOT_BYTES,
     Kind,
     Record,
@@ -31,16 +28,6 @@ def test_reader_sees_what_the_writer_put_in(packets: list[bytes], peer: int) -> 
     assert reader.check()
     assert [bytes(packet) for packet in reader.packets()] == packets
     assert (reader.kind, reader.peer, reader.flags) == (Kind.DATAGRAMS, peer, 1)
-
-
-@pytest.mark.parametrize("length", [0, 1, 1420, 9000, 65_535])
-def test_a_record_takes_only_what_still_fits_when_sealed(length: int) -> None:
-    record = Record(SLOT)
-    record.begin(Kind.PACKETS)
-    while record.fits(length):
-        record.append(bytes(length))
-    assert 1 <= record.count <= MAX_PACKETS
-    assert record.used + record.count * SEALING_ROOM <= PAYLOAD_BYTES
 
 
 @given(st.binary(min_size=128 + 1024, max_size=128 + 1024))

@@ -19,7 +19,7 @@ from collections import deque
 from wgmp import process
 from wgmp.fabric import Fabric
 from wgmp.orders import Order, encode_orders
-from wgmp.role import Role
+from wgmp.role import Devices, Role
 from wgmp.roles import build_role
 from wgmp.topology import ProcessRow
 
@@ -91,7 +91,7 @@ class Child:
         return f"was killed by {signal.Signals(result.si_status).name}"
 
 
-def spawn(row: ProcessRow, fabric: Fabric, tun: int, sockets: list[socket.socket]) -> Child:
+def spawn(row: ProcessRow, fabric: Fabric, devices: Devices) -> Child:
     """Fork the process of `row`; it reports on its control socket. Raises OSError."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     try:
@@ -113,13 +113,13 @@ def spawn(row: ProcessRow, fabric: Fabric, tun: int, sockets: list[socket.socket
         _die_with(parent)
         _set_name(f"wgmp:{row.name}")
         bells = [bell.descriptor for bell in fabric.doorbells.values()]
-        kept = [theirs.fileno(), tun, *bells, *(sock.fileno() for sock in sockets)]
-        _close_all_but(kept)
+        outside = [devices.tun.descriptor, *(sock.fileno() for sock in devices.sockets)]
+        _close_all_but([theirs.fileno(), *bells, *outside])
 
         def build() -> list[Role]:
-            return [build_role(fabric.context(role, tun, sockets)) for role in row.roles]
+            return [build_role(fabric.context(role, devices)) for role in row.roles]
 
-        code = process.run(build, fabric.doorbells[row.name], theirs, sockets)
+        code = process.run(build, fabric.doorbells[row.name], theirs, devices.sockets)
     finally:
         os._exit(code)
 

@@ -42,7 +42,7 @@ def main_wgmpd(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="wgmpd",
         description="Start a WireGuard gateway on a new interface, as wireguard-go does.",
-        epilog="WGMP_WORKERS, WGMP_TOPOLOGY, LOG_LEVEL, WG_TUN_FD, WG_UAPI_FD and "
+        epilog="WGMP_WORKERS, WGMP_TOPOLOGY, WGMP_OFFLOAD, LOG_LEVEL, WG_TUN_FD, WG_UAPI_FD and "
         "WG_PROCESS_FOREGROUND are read from the environment.",
     )
     parser.add_argument("-f", "--foreground", action="store_true", help="do not detach")
@@ -67,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
         "--topology",
         metavar="auto|pipeline|compact",
         help="a process per role, or all in one; auto goes by the cores",
+    )
+    supervise.add_argument(
+        "--offload", metavar="auto|off", help="off: one packet per system call, for comparison"
     )
     supervise.add_argument("--foreground", action="store_true", help="do not detach")
     supervise.set_defaults(command=_supervise)
@@ -116,6 +119,7 @@ def _supervise(parsed: argparse.Namespace) -> int:
         config=getattr(parsed, "config", None),
         workers=getattr(parsed, "workers", None),
         topology=getattr(parsed, "topology", None),
+        offload=getattr(parsed, "offload", None),
         foreground=parsed.foreground,
     )
     _set_up_logging(options)

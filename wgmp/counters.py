@@ -43,6 +43,8 @@ class Counter(IntEnum):
     KEEPALIVES_SENT = 16
     KEEPALIVES_RECEIVED = 17
     ICMP_ERRORS = 18  # told the TUN side: unreachable, too big
+    UDP_SEGMENT = 19  # gauge: trains go out in one call
+    TRAINS_IN = 20  # receive calls that brought several datagrams
 
 
 class Counters:

@@ -6,13 +6,12 @@ its topology rows give it.
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 from wgmp.counters import Counters, create_counters
 from wgmp.peertable import IndexTable, PeerTable
 from wgmp.ring import Doorbell, RingReader, RingView, RingWriter, create_ring
-from wgmp.role import RoleContext
+from wgmp.role import Devices, RoleContext
 from wgmp.shm import WORD_BYTES, Segment, require_ordered_stores
 from wgmp.topology import Topology
 
@@ -45,7 +44,7 @@ class Fabric:
         self.peers = PeerTable()
         self.indices = IndexTable()
 
-    def context(self, role: str, tun: int, sockets: list[socket.socket]) -> RoleContext:
+    def context(self, role: str, devices: Devices) -> RoleContext:
         """Attach the role's ends of its rings. Called in the role's own process."""
         topology = self.topology
         inputs = {
@@ -69,8 +68,7 @@ class Fabric:
             counters=self.counters[role],
             peers=self.peers,
             indices=self.indices,
-            tun=tun,
-            sockets=sockets,
+            devices=devices,
         )
 
     def ring_figures(self) -> list[dict[str, Any]]:

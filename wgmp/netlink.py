@@ -1,4 +1,4 @@
-"""What the kernel says about links and routes: a NETLINK_ROUTE socket, only listened to.
+"""What the kernel says about links and routes, over a NETLINK_ROUTE socket.
 
 The supervisor learns here that its interface went up or down, changed its MTU or was deleted,
 and that routes or the rules between routing tables changed (rtnetlink(7), linux/rtnetlink.h).
@@ -7,6 +7,7 @@ and that routes or the rules between routing tables changed (rtnetlink(7), linux
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 import sys
@@ -27,12 +28,17 @@ _RTM_NEWRULE = 32
 _RTM_DELRULE = 33
 
 _IFLA_MTU = 4
+_IFLA_GSO_MAX_SIZE = 41
+_IFLA_GSO_IPV4_MAX_SIZE = 63
+_NLM_F_REQUEST = 1
+_NLM_F_ACK = 4
 _IFF_UP = 0x1
 
 _NLMSGHDR = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _RTATTR = struct.Struct("=HH")  # length, type
 _MAX_MESSAGE_BYTES = 1 << 16
+_ANSWER_LIMIT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +128,26 @@ def _mtu(attributes: bytes) -> int:
             return int.from_bytes(attributes[at + 4 : at + 8], sys.byteorder)
         at += -(-length // 4) * 4
     return 0
+
+
+def set_gso_max_size(index: int, size: int) -> None:
+    """Let super-packets of the link be at most `size` bytes. Raises OSError.
+
+    IPv4 has a limit of its own since kernel 6.3; older ones pass the attribute over.
+    """
+    info = _IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, 0, 0)
+    attributes = b"".join(
+        _RTATTR.pack(_RTATTR.size + 4, kind) + size.to_bytes(4, sys.byteorder)
+        for kind in (_IFLA_GSO_MAX_SIZE, _IFLA_GSO_IPV4_MAX_SIZE)
+    )
+    body = info + attributes
+    header = _NLMSGHDR.pack(
+        _NLMSGHDR.size + len(body), _RTM_NEWLINK, _NLM_F_REQUEST | _NLM_F_ACK, 1, 0
+    )
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
+        kernel.settimeout(_ANSWER_LIMIT_S)
+        kernel.sendto(header + body, (0, 0))
+        answer = kernel.recv(_MAX_MESSAGE_BYTES)
+    code = -int.from_bytes(answer[16:20], sys.byteorder, signed=True)
+    if code:
+        raise OSError(code, os.strerror(code))

@@ -5,6 +5,7 @@
 | WGMP_WORKERS | --workers | auto, 1..64 |
 | WGMP_TOPOLOGY | --topology | auto, pipeline, compact |
 | WGMP_CONFIG | --config | a file |
+| WGMP_OFFLOAD | --offload | auto, off |
 | WG_PROCESS_FOREGROUND | --foreground | 1, 0 |
 | LOG_LEVEL | | verbose or debug, error, silent |
 | WG_TUN_FD, WG_UAPI_FD | | a descriptor the process was started with |
@@ -43,13 +44,15 @@ class LogLevel(StrEnum):
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What to run. `workers`: None leaves it to the number of cores.
 
-    `tun_fd`, `uapi_fd`: descriptors to use instead of opening, None to open.
+    `offload`: use those the kernel has. `tun_fd`, `uapi_fd`: descriptors to use instead of
+    opening, None to open.
     """
 
     interface: str
     config: Path | None = None
     workers: int | None = None
     topology: Shape = Shape.AUTO
+    offload: bool = True
     foreground: bool = False
     log_level: LogLevel = LogLevel.ERROR
     tun_fd: int | None = None
@@ -63,6 +66,7 @@ def read_options(
     config: str | None = None,
     workers: str | None = None,
     topology: str | None = None,
+    offload: str | None = None,
     foreground: bool = False,
 ) -> Options:
     """Return the options: what the command line gave (not None), else the environment.
@@ -79,6 +83,7 @@ def read_options(
         config=Path(file) if file else None,
         workers=_workers(*choose(workers, "--workers", "WGMP_WORKERS")),
         topology=_topology(*choose(topology, "--topology", "WGMP_TOPOLOGY")),
+        offload=_offload(*choose(offload, "--offload", "WGMP_OFFLOAD")),
         foreground=_flag("WG_PROCESS_FOREGROUND", environment) or foreground,
         log_level=_log_level("LOG_LEVEL", environment),
         tun_fd=_descriptor("WG_TUN_FD", environment),
@@ -115,6 +120,12 @@ def _topology(name: str, text: str) -> Shape:
         return Shape(text or "auto")
     except ValueError:
         raise ConfigError(f"{name}: {text!r} is not possible: write {', '.join(Shape)}") from None
+
+
+def _offload(name: str, text: str) -> bool:
+    if text not in ("", "auto", "off"):
+        raise ConfigError(f"{name}: {text!r} is not possible: write auto or off")
+    return text != "off"
 
 
 def _log_level(name: str, environment: Mapping[str, str]) -> LogLevel:

@@ -17,7 +17,7 @@ byte 0    header    16 x u32, see the table
 
 A packet's place in the payload follows from the lengths before it, so datagrams of one size
 already lie as the kernel's segmentation offload wants them. The writer fills the slot through
-`begin`, `room`, `commit`, `append`; `finish` writes the header, and the ring publishes. The
+`begin`, `commit`, `append`; `finish` writes the header, and the ring publishes. The
 reader trusts nothing: `check` compares every length with the slot before anything is used.
 """
 
@@ -37,17 +37,17 @@ ENDPOINT_OFFSET = 64
 LENGTHS_OFFSET = 128
 PAYLOAD_OFFSET = LENGTHS_OFFSET + 4 * MAX_PACKETS
 
-# Sealing adds 16 bytes of header, a 16-byte tag and up to 15 bytes of padding to a packet. A
-# record never takes more packets than would still fit after sealing, so a record always
-# seals into one slot of the same size.
-SEALING_ROOM = 48
-
-# A full-size IP packet of 65,535 bytes and its sealing room, in whole cache lines.
+# A full-size IP packet of 65,535 bytes with its virtio header or sealed, in whole cache lines.
 PAYLOAD_BYTES = 66_048
 SLOT_BYTES = PAYLOAD_OFFSET + PAYLOAD_BYTES
 
 # Handshake datagrams are at most 148 bytes, an opened initiation 288.
 SMALL_SLOT_BYTES = PAYLOAD_OFFSET + 2_048
+
+# A train is what one UDP_SEGMENT send or UDP_GRO receive carries: linux/udp.h,
+# UDP_MAX_SEGMENTS, and the most an IPv4 datagram has (65,535 less IP and UDP headers).
+MAX_TRAIN_DATAGRAMS = 64
+MAX_TRAIN_BYTES = 65_507
 
 HANDSHAKE = 1
 _ECN_SHIFT = 8
@@ -65,7 +65,7 @@ _ENDPOINT = struct.Struct("<BBHII16s16s")
 class Kind(IntEnum):
     """What the packets of a record are."""
 
-    PACKETS = 1  # inner IP packets of one peer
+    PACKETS = 1  # inner packets of one peer, each behind its virtio header
     DATAGRAMS = 2  # outer datagrams to or from one endpoint
     HANDSHAKE_MESSAGES = 3  # outer handshake datagrams, not yet looked into
     OPENED_INITIATION = 4  # one initiation whose static key admission has decrypted
@@ -144,13 +144,6 @@ class Record:
         """Say where the datagrams come from or go to."""
         self._slot[ENDPOINT_OFFSET : ENDPOINT_OFFSET + ENDPOINT_BYTES] = pack_endpoint(endpoint)
 
-    def fits(self, length: int) -> bool:
-        """Return whether one more packet of `length` bytes fits, and would after sealing."""
-        return (
-            self.count < MAX_PACKETS
-            and self.used + length + SEALING_ROOM * (self.count + 1) <= self._capacity
-        )
-
     def commit(self, length: int) -> None:
         """Count `length` bytes that were written at `payload[used:]` as the next packet."""
         self._lengths[self.count] = length
@@ -158,7 +151,7 @@ class Record:
         self.used += length
 
     def append(self, packet: bytes | memoryview) -> None:
-        """Copy one packet in. The caller has asked `fits`."""
+        """Copy one packet in. The caller knows that it fits."""
         length = len(packet)
         self.payload[self.used : self.used + length] = packet
         self.commit(length)
@@ -213,9 +206,25 @@ class Record:
         """Return the length of the shortest packet in bytes, 0 without any."""
         return min(self.lengths(), default=0)
 
-    def can_be_sealed(self) -> bool:
-        """Return whether the packets would fit a slot of this size after sealing."""
-        return self.used + SEALING_ROOM * self.count <= self._capacity
+    def trains(self, first: int) -> Iterator[tuple[memoryview, int, int]]:
+        """Yield (datagrams, length of each, count) of each train, from packet `first` on.
+
+        All of a train have that length but the last, which may be shorter.
+        """
+        lengths = self.lengths()
+        at = sum(lengths[:first])
+        while first < len(lengths):
+            size = total = lengths[first]
+            last = first + 1
+            while last < min(len(lengths), first + MAX_TRAIN_DATAGRAMS):
+                length = lengths[last]
+                if length > size or lengths[last - 1] < size or total + length > MAX_TRAIN_BYTES:
+                    break
+                total += length
+                last += 1
+            yield self.payload[at : at + total], size, last - first
+            at += total
+            first = last
 
     def packets(self) -> list[memoryview]:
         """Return a view of each packet, valid until the ring's `release` or `publish`."""

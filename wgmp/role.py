@@ -11,18 +11,29 @@ import socket
 from dataclasses import dataclass
 
 from wgmp.counters import Counters
+from wgmp.offload import Offloads
 from wgmp.orders import Order
 from wgmp.peertable import IndexTable, PeerTable
 from wgmp.ring import RingReader, RingWriter
+from wgmp.tun import TunQueue
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """What connects a gateway to the outside. It belongs to the supervisor; roles borrow it.
+
+    `tun`: the TUN queue. `sockets`: the UDP sockets, one per family. `offloads`: those in use
+    when the gateway started.
+    """
+
+    tun: TunQueue
+    sockets: list[socket.socket]
+    offloads: Offloads
 
 
 @dataclass(slots=True)
 class RoleContext:
-    """What a role works with. Rings are by the name of the role at the other end.
-
-    `tun`: the TUN queue's descriptor. `sockets`: the UDP sockets, one per family. Both belong
-    to the supervisor and are only borrowed.
-    """
+    """What a role works with. Rings are by the name of the role at the other end."""
 
     name: str
     number: int
@@ -32,8 +43,7 @@ class RoleContext:
     counters: Counters
     peers: PeerTable
     indices: IndexTable
-    tun: int
-    sockets: list[socket.socket]
+    devices: Devices
 
 
 class Role:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter as Tally
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,6 +19,7 @@ from wgmp import __version__
 from wgmp.addresses import format_endpoint, format_prefix
 from wgmp.counters import Counter
 from wgmp.keys import to_base64
+from wgmp.offload import Offloads
 from wgmp.orders import row_of
 
 if TYPE_CHECKING:
@@ -92,6 +94,7 @@ class Snapshot(msgspec.Struct):
     listen_port: int
     fwmark: int
     fastpath: str
+    offloads: dict[str, bool]
     processes: list[ProcessFigures]
     rings: list[RingFigures]
     roles: list[RoleFigures]
@@ -131,6 +134,7 @@ def collect(supervisor: Supervisor) -> Snapshot:
         listen_port=device.listen_port,
         fwmark=device.fwmark,
         fastpath="reference",
+        offloads=_offloads(supervisor),
         processes=processes,
         rings=[RingFigures(**figures) for figures in fabric.ring_figures()],
         roles=roles,
@@ -138,6 +142,14 @@ def collect(supervisor: Supervisor) -> Snapshot:
         peers=[_peer(supervisor, entry, now_ns) for entry in device.peers.values()],
         drops=dict(drops),
     )
+
+
+def _offloads(supervisor: Supervisor) -> dict[str, bool]:
+    """Return which offloads are in use now: the writer may have had to turn one off."""
+    in_use = {row.name: getattr(supervisor.offloads, row.name) for row in fields(Offloads)}
+    writer = supervisor.fabric.counters["udp_writer"]
+    in_use["udp_segment"] = bool(writer.value(Counter.UDP_SEGMENT))
+    return in_use
 
 
 def _peer(supervisor: Supervisor, entry: PeerEntry, now_ns: int) -> PeerFigures:
@@ -190,6 +202,10 @@ def render(snapshot: Snapshot) -> str:
             f"{snapshot.interface}: wgmp {snapshot.version}, {snapshot.shape}, "
             f"{snapshot.workers_count} worker(s), {snapshot.fastpath} fast path, "
             f"UDP port {snapshot.listen_port}",
+            "offloads: "
+            + ", ".join(
+                f"{name} {'on' if on else 'off'}" for name, on in snapshot.offloads.items()
+            ),
             _table(
                 ["process", "pid", "CPU %", "RSS", "PSS", "switches", "threads", "restarts"],
                 [

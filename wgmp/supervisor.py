@@ -23,7 +23,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from wgmp import udp
+from wgmp import netlink, offload, tun, udp
 from wgmp.child import Child, spawn
 from wgmp.device import Device
 from wgmp.errors import RoleError, WgmpError
@@ -41,6 +41,7 @@ from wgmp.orders import (
 )
 from wgmp.peertable import ROWS
 from wgmp.process import boottime
+from wgmp.role import Devices
 from wgmp.topology import ProcessRow, Topology
 from wgmp.uapi_server import UapiServer
 
@@ -66,7 +67,12 @@ class Supervisor:
     """
 
     def __init__(
-        self, interface: str, tun_descriptor: int, uapi: socket.socket, topology: Topology
+        self,
+        interface: str,
+        tun_descriptor: int,
+        uapi: socket.socket,
+        topology: Topology,
+        offloads_wanted: bool = True,
     ) -> None:
         self.interface = interface
         self.pid = os.getpid()
@@ -75,8 +81,10 @@ class Supervisor:
         self.device = Device(self, capacity=ROWS)
         self.children: dict[str, Child] = {}
         self.restarts: dict[str, int] = {row.name: 0 for row in topology.processes}
-        self._tun = tun_descriptor
-        self._link_watch = LinkWatch(interface, self._broadcast, self._link_gone)
+        self.offloads = offload.set_up(tun_descriptor, offloads_wanted)
+        self._tun = tun.TunQueue(tun_descriptor, tun.has_virtio_header(tun_descriptor))
+        self._link_watch = LinkWatch(interface, self._tell_link, self._link_gone)
+        self._limit_super_packets()
         self._uapi = uapi
         self._uapi_path = Path(uapi.getsockname())
         self._sockets: list[socket.socket] = []
@@ -92,7 +100,7 @@ class Supervisor:
 
     def open_port(self, port: int) -> int:
         """Move to UDP `port`, 0 for any; return the one bound. Raises OSError."""
-        bound, sockets = udp.open_sockets(port, self.device.fwmark)
+        bound, sockets = udp.open_sockets(port, self.device.fwmark, self.offloads.udp_gro)
         for old in self._sockets:
             old.close()
         self._sockets = sockets
@@ -134,7 +142,7 @@ class Supervisor:
             await self._stop_children()
             for sock in self._sockets:
                 sock.close()
-            os.close(self._tun)
+            os.close(self._tun.descriptor)
         if self._failure is not None:
             raise self._failure
 
@@ -180,7 +188,7 @@ class Supervisor:
 
     def _spawn(self, row: ProcessRow) -> None:
         assert self._loop is not None
-        child = spawn(row, self.fabric, self._tun, self._sockets)
+        child = spawn(row, self.fabric, Devices(self._tun, self._sockets, self.offloads))
         self.children[row.name] = child
         self._loop.add_reader(child.pidfd, self._bury, child)
         self._loop.add_reader(child.control.fileno(), self._take_report, child)
@@ -284,6 +292,21 @@ class Supervisor:
     def _sockets_order(self) -> SetSockets:
         families = tuple(4 if sock.family == socket.AF_INET else 6 for sock in self._sockets)
         return SetSockets(families)
+
+    def _tell_link(self, orders: list[Order]) -> None:
+        """The interface or the routes changed."""
+        self._limit_super_packets()
+        self._broadcast(orders)
+
+    def _limit_super_packets(self) -> None:
+        """Keep super-packets as long as one train, for the MTU there is."""
+        if not self.offloads.tun_tcp:
+            return
+        size = offload.super_packet_bytes(self._link_watch.link.mtu)
+        try:
+            netlink.set_gso_max_size(tun.index_of(self.interface), size)
+        except OSError as error:
+            log.info("gso_max_size of %s stays as it is: %s", self.interface, error)
 
     def _link_gone(self) -> None:
         log.info("interface %s was deleted: stopping", self.interface)

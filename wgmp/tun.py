@@ -1,7 +1,9 @@
-"""The TUN device: opening it, and its name, MTU and state.
+"""The TUN device: opening it, its name, MTU and state, and a queue of it to read and write.
 
-pytun-pmd3 creates the device; reading and writing go straight to the descriptor. Reads return
-one IP packet each, without a header before it (IFF_NO_PI).
+pytun-pmd3 creates the device; reading and writing go straight to the descriptor. Each packet
+comes and goes behind a virtio_net_hdr (IFF_VNET_HDR), and may be a super-packet of up to
+64 KiB. A descriptor that another program opened may be without these headers; then a queue
+puts plain ones in and takes them off.
 """
 
 from __future__ import annotations
@@ -13,12 +15,15 @@ import socket
 import struct
 
 from wgmp.errors import PrivilegeError, TunDeviceError
+from wgmp.fastpath import virtio
 
 DEFAULT_MTU = 1420
 
 # linux/if_tun.h, linux/sockios.h, linux/if.h
 _IFF_TUN = 0x0001
 _IFF_NO_PI = 0x1000
+_IFF_VNET_HDR = 0x4000
+_TUNSETVNETHDRSZ = 0x400454D8
 _TUNGETIFF = 0x800454D2
 _SIOCGIFFLAGS = 0x8913
 _SIOCGIFMTU = 0x8921
@@ -26,6 +31,7 @@ _SIOCSIFMTU = 0x8922
 _SIOCGIFINDEX = 0x8933
 _IFF_UP = 0x1
 
+_INT = struct.Struct("=i")
 _IFREQ_INT = struct.Struct("=16si20x")
 _IFREQ_FLAGS = struct.Struct("=16sH22x")
 
@@ -39,7 +45,7 @@ def open_tun(name: str) -> int:
     from pytun_pmd3 import TunTapDevice  # only gateways need it, not every `wgmp` command
 
     try:
-        device = TunTapDevice(name, _IFF_TUN | _IFF_NO_PI)
+        device = TunTapDevice(name, _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR)
     except OSError as error:
         raise explain(error, name) from error
     # The object would close its descriptor when it is collected.
@@ -47,6 +53,7 @@ def open_tun(name: str) -> int:
     device.close()
     try:
         os.set_blocking(descriptor, False)
+        fcntl.ioctl(descriptor, _TUNSETVNETHDRSZ, _INT.pack(virtio.SIZE))
         set_mtu(name, DEFAULT_MTU)
     except BaseException:
         os.close(descriptor)
@@ -79,6 +86,16 @@ def explain(error: OSError, name: str) -> PrivilegeError | TunDeviceError:
 
 def name_of(descriptor: int) -> str:
     """Return the interface name of an open TUN descriptor; raises TunDeviceError."""
+    return _interface_request(descriptor)[:16].split(b"\0", 1)[0].decode()
+
+
+def has_virtio_header(descriptor: int) -> bool:
+    """Return whether packets of an open TUN descriptor have a virtio header before them."""
+    flags: int = _IFREQ_FLAGS.unpack(_interface_request(descriptor))[1]
+    return bool(flags & _IFF_VNET_HDR)
+
+
+def _interface_request(descriptor: int) -> bytes:
     request = bytearray(_IFREQ_INT.size)
     try:
         fcntl.ioctl(descriptor, _TUNGETIFF, request)
@@ -86,7 +103,37 @@ def name_of(descriptor: int) -> str:
         raise TunDeviceError(
             f"descriptor {descriptor} is no TUN device: {error.strerror}", error.errno or 0
         ) from error
-    return bytes(request[:16]).split(b"\0", 1)[0].decode()
+    return bytes(request)
+
+
+class TunQueue:
+    """One descriptor of the TUN, non-blocking; it belongs to the supervisor.
+
+    `virtio_header`: whether the kernel's packets have one (`has_virtio_header`).
+    """
+
+    __slots__ = ("_virtio", "descriptor")
+
+    def __init__(self, descriptor: int, virtio_header: bool) -> None:
+        self.descriptor = descriptor
+        self._virtio = virtio_header
+
+    def read(self, buffers: list[memoryview]) -> int:
+        """Read one packet behind its virtio header; return the length of both in bytes.
+
+        `buffers` are filled one after the other; the first that is not empty holds at least a
+        header. Raises BlockingIOError when nothing waits, OSError when the interface is gone.
+        """
+        if self._virtio:
+            return os.readv(self.descriptor, buffers)
+        first = next(buffer for buffer in buffers if len(buffer))
+        first[: virtio.SIZE] = virtio.PLAIN
+        rest = buffers[buffers.index(first) + 1 :]
+        return os.readv(self.descriptor, [first[virtio.SIZE :], *rest]) + virtio.SIZE
+
+    def write(self, packet: memoryview | bytes) -> None:
+        """Write one packet behind its virtio header; raises OSError (EIO: the link is down)."""
+        os.write(self.descriptor, packet if self._virtio else packet[virtio.SIZE :])
 
 
 def index_of(name: str) -> int:

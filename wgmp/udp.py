@@ -1,5 +1,8 @@
 """The UDP sockets: opening both families on one port, receiving, sending.
 
+A *train* is many datagrams of one length, the last maybe shorter, that cross between kernel and
+program in one system call: UDP_SEGMENT cuts one on the way out, UDP_GRO delivers one.
+
 Both sockets belong to the supervisor; readers and writers borrow them. With each datagram the
 kernel tells which local address it came to (IP_PKTINFO, IPV6_PKTINFO), and answers leave from
 that address, so that a host with many addresses answers from the one it was asked at. It also
@@ -13,8 +16,10 @@ import errno
 import socket
 import struct
 import sys
+from dataclasses import dataclass
 
 from wgmp.errors import SocketError
+from wgmp.offload import SOL_UDP, UDP_GRO, UDP_SEGMENT, enable_gro
 from wgmp.protocol import ecn
 from wgmp.protocol.outcome import Endpoint
 
@@ -41,26 +46,25 @@ _IN6_PKTINFO = struct.Struct("=16sI")
 # A second bind can meet a port that is free for one family only; another is picked then.
 _PORT_ATTEMPTS = 100
 
-# Bytes that a datagram may have at most (IPv4: 65,535 less IP and UDP headers).
-MAX_DATAGRAM_BYTES = 65_507
-
 _CACHE_ENTRIES = 4096
 
 _Address = tuple[str, int] | tuple[str, int, int, int]
 _Ancillary = tuple[tuple[int, int, bytes], ...]
+_Route = tuple[socket.socket, _Address, list[tuple[int, int, bytes]]]
 
 
-def open_sockets(port: int, mark: int) -> tuple[int, list[socket.socket]]:
+def open_sockets(port: int, mark: int, gro: bool = False) -> tuple[int, list[socket.socket]]:
     """Bind IPv4 and IPv6 to one port (0: the kernel picks) and return it with the sockets.
 
-    `mark`: fwmark of outgoing datagrams, 0 for none. A host without IPv6 gets IPv4 alone.
+    `mark`: fwmark of outgoing datagrams, 0 for none. `gro`: receive trains. A host without
+    IPv6 gets IPv4 alone.
     Raises OSError, EADDRINUSE above all.
     """
     for _ in range(_PORT_ATTEMPTS):
-        first = _open(socket.AF_INET, port, mark)
+        first = _open(socket.AF_INET, port, mark, gro)
         bound: int = first.getsockname()[1]
         try:
-            return bound, [first, _open(socket.AF_INET6, bound, mark)]
+            return bound, [first, _open(socket.AF_INET6, bound, mark, gro)]
         except OSError as error:
             if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                 return bound, [first]
@@ -70,7 +74,7 @@ def open_sockets(port: int, mark: int) -> tuple[int, list[socket.socket]]:
     raise OSError(errno.EADDRINUSE, "no port is free for both IPv4 and IPv6")
 
 
-def _open(family: socket.AddressFamily, port: int, mark: int) -> socket.socket:
+def _open(family: socket.AddressFamily, port: int, mark: int, gro: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
         if family == socket.AF_INET:
@@ -83,6 +87,8 @@ def _open(family: socket.AddressFamily, port: int, mark: int) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_DONT)
         _size_buffers(sock)
+        if gro:
+            enable_gro(sock)
         if mark:
             set_mark(sock, mark)
         sock.bind(("", port))
@@ -109,51 +115,65 @@ def set_mark(sock: socket.socket, mark: int) -> None:
     sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
 
 
-class Receiver:
-    """Receives datagrams with their endpoints. `receive` is called once per datagram."""
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a datagram, or a train of them, came from.
 
-    __slots__ = ("_endpoints",)
+    `congestion`: the ECN field; `segment`: the length of each datagram of a train but the last,
+    which may be shorter; 0 when there is just one.
+    """
+
+    endpoint: Endpoint
+    congestion: int
+    segment: int
+
+
+class Receiver:
+    """Receives datagrams with their sources: one system call for each, or for a train."""
+
+    __slots__ = ("_sources",)
 
     def __init__(self) -> None:
-        self._endpoints: dict[tuple[_Address, _Ancillary], tuple[Endpoint, int]] = {}
+        self._sources: dict[tuple[_Address, _Ancillary], Source] = {}
 
     def receive(
-        self, sock: socket.socket, buffer: memoryview
-    ) -> tuple[int, Endpoint | None, int] | None:
-        """Receive one datagram into `buffer`.
+        self, sock: socket.socket, buffers: list[memoryview]
+    ) -> tuple[int, Source | None] | None:
+        """Receive one datagram or train into `buffers`, filled one after the other.
 
-        Returns its length, where it came from (no endpoint: it was longer than the buffer) and
-        its ECN field, or None when there is none. ICMP errors that an earlier datagram met are
-        passed over.
+        Returns its length and where it came from (None: it was longer than the buffers), or
+        None when there is none. ICMP errors that an earlier datagram met are passed over.
         """
         while True:
             try:
-                length, ancillary, flags, address = sock.recvmsg_into([buffer], _ANCILLARY_BYTES)
+                length, ancillary, flags, address = sock.recvmsg_into(buffers, _ANCILLARY_BYTES)
                 break
             except BlockingIOError:
                 return None
             except ConnectionError:
                 continue
         if flags & _MSG_TRUNC:
-            return length, None, ecn.NOT_ECT
+            return length, None
         key = (address, tuple(ancillary))
-        known = self._endpoints.get(key)
-        if known is None:
-            if len(self._endpoints) >= _CACHE_ENTRIES:
-                self._endpoints.clear()
-            known = self._endpoints[key] = _read(*key)
-        return length, *known
+        source = self._sources.get(key)
+        if source is None:
+            if len(self._sources) >= _CACHE_ENTRIES:
+                self._sources.clear()
+            source = self._sources[key] = _read(*key)
+        return length, source
 
 
-def _read(address: _Address, ancillary: _Ancillary) -> tuple[Endpoint, int]:
-    info, congestion = b"", ecn.NOT_ECT
+def _read(address: _Address, ancillary: _Ancillary) -> Source:
+    info, congestion, segment = b"", ecn.NOT_ECT, 0
     for level, kind, content in ancillary:
         if (level, kind) in _PKTINFO:
             info = content
         elif (level, kind) in _TRAFFIC_CLASS:
             # One byte from IPv4, an int from IPv6.
             congestion = int.from_bytes(content, sys.byteorder) & ecn.MASK
-    return _endpoint(address, info), congestion
+        elif (level, kind) == (SOL_UDP, UDP_GRO):
+            segment = int.from_bytes(content, sys.byteorder)
+    return Source(_endpoint(address, info), congestion, segment)
 
 
 def _endpoint(address: _Address, info: bytes) -> Endpoint:
@@ -167,46 +187,63 @@ def _endpoint(address: _Address, info: bytes) -> Endpoint:
 
 
 class Sender:
-    """Sends datagrams to endpoints, over the socket of the endpoint's family."""
+    """Sends datagrams and trains to endpoints, over the socket of the endpoint's family.
 
-    __slots__ = ("_routes", "_sockets")
+    `segments`: whether trains go in one call (UDP_SEGMENT); off for good once the kernel says
+    that it cannot (EIO: no checksums in the device).
+    """
 
-    def __init__(self, sockets: list[socket.socket]) -> None:
+    __slots__ = ("_routes", "_single_only", "_sockets", "segments")
+
+    def __init__(self, sockets: list[socket.socket], segments: bool) -> None:
+        self.segments = segments
         self._sockets = {sock.family: sock for sock in sockets}
-        self._routes: dict[
-            tuple[Endpoint, int], tuple[socket.socket, _Address, list[tuple[int, int, bytes]]]
-        ] = {}
+        self._routes: dict[tuple[Endpoint, int, int], _Route] = {}
+        # Endpoints behind a path too narrow for a train: the kernel never fragments those.
+        self._single_only: set[Endpoint] = set()
 
-    def send(self, datagram: memoryview, endpoint: Endpoint, traffic_class: int = 0) -> int | None:
-        """Send one datagram; return None, or the descriptor to wait for when it must wait.
+    def takes_trains(self, endpoint: Endpoint) -> bool:
+        """Return whether `send` may be given trains for the endpoint."""
+        return self.segments and endpoint not in self._single_only
 
-        `traffic_class`: DSCP and ECN of its IP header. A local address that has gone is passed
-        over and the kernel chooses one. Raises OSError for what the network refuses (no route,
-        no socket of the family, too long).
+    def send(
+        self, datagrams: memoryview, endpoint: Endpoint, traffic_class: int = 0, segment: int = 0
+    ) -> int | None:
+        """Send one datagram, or a train; return None, or the descriptor to wait for.
+
+        `traffic_class`: DSCP and ECN of the IP header. `segment`: 0, or the length of each
+        datagram of a train but the last: at most MAX_TRAIN_DATAGRAMS and MAX_TRAIN_BYTES.
+        A local address that has gone is passed over and the kernel chooses one. Raises
+        TrainRefusedError, and OSError for what the network refuses (no route, too long).
         """
-        key = (endpoint, traffic_class)
+        key = (endpoint, traffic_class, segment)
         route = self._routes.get(key)
         if route is None:
             if len(self._routes) >= _CACHE_ENTRIES:
                 self._routes.clear()
+                self._single_only.clear()
             route = self._routes[key] = self._route(*key)
         sock, address, ancillary = route
         try:
-            sock.sendmsg([datagram], ancillary, 0, address)
+            sock.sendmsg([datagrams], ancillary, 0, address)
         except BlockingIOError:
             return sock.fileno()
         except ConnectionError:
             # An ICMP error that an earlier datagram met; this one was not sent because of it.
-            sock.sendmsg([datagram], ancillary, 0, address)
-        except OSError:
+            sock.sendmsg([datagrams], ancillary, 0, address)
+        except OSError as error:
+            if segment and error.errno in (errno.EIO, errno.EINVAL, errno.EMSGSIZE):
+                if error.errno == errno.EIO:
+                    self.segments = False
+                else:
+                    self._single_only.add(endpoint)
+                raise TrainRefusedError(error.errno, error.strerror) from error
             if not endpoint.source:
                 raise
-            return self.send(datagram, endpoint.without_source(), traffic_class)
+            return self.send(datagrams, endpoint.without_source(), traffic_class, segment)
         return None
 
-    def _route(
-        self, endpoint: Endpoint, traffic_class: int
-    ) -> tuple[socket.socket, _Address, list[tuple[int, int, bytes]]]:
+    def _route(self, endpoint: Endpoint, traffic_class: int, segment: int) -> _Route:
         family = socket.AF_INET if len(endpoint.address) == 4 else socket.AF_INET6
         sock = self._sockets.get(family)
         if sock is None:
@@ -231,7 +268,13 @@ class Sender:
                 ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, info))
             if traffic_class:
                 ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_TCLASS, packed_class))
+        if segment:
+            ancillary.append((SOL_UDP, UDP_SEGMENT, struct.pack("=H", segment)))
         return sock, address, ancillary
+
+
+class TrainRefusedError(OSError):
+    """The kernel does not cut this train: its datagrams have to go one by one."""
 
 
 def explain(error: OSError, port: int) -> SocketError:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import struct
 from collections.abc import Iterator
 
 from hostile import rawcrypto
@@ -20,12 +21,16 @@ from hostile.rawpeer import INITIATION, RawPeer, Session
 
 from wgmp import udp
 from wgmp.fabric import Fabric
+from wgmp.fastpath import virtio
+from wgmp.offload import SOL_UDP, UDP_SEGMENT, Offloads
 from wgmp.orders import AddAllowedIP, EndpointOrder, Order, SetLink, SetPeer, SetPrivateKey
 from wgmp.protocol.outcome import DropReason
 from wgmp.record import Record
 from wgmp.ring import RingWriter
+from wgmp.role import Devices
 from wgmp.roles import build_role
 from wgmp.topology import Shape, build
+from wgmp.tun import TunQueue
 
 LOOPBACK = bytes([127, 0, 0, 1])
 # The inner addresses: a peer whose endpoint is known, one whose is not; nobody has another.
@@ -47,17 +52,19 @@ class House:
         self.now = 1000.0
         self.fabric = Fabric(build(Shape.COMPACT, 1))
         self.tun, self._role_tun = _pair()
-        port, self._sockets = udp.open_sockets(0, 0)
+        port, self._sockets = udp.open_sockets(0, 0, gro=True)
         for sock in self._sockets:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
         self.wire = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self.wire.bind(("127.0.0.1", 0))
         self.wire.connect(("127.0.0.1", port))
         names = [row.name for row in self.fabric.topology.roles]
-        contexts = {
-            name: self.fabric.context(name, self._role_tun.fileno(), self._sockets)
-            for name in names
-        }
+        devices = Devices(
+            TunQueue(self._role_tun.fileno(), virtio_header=True),
+            self._sockets,
+            Offloads(tun_tcp=True, tun_udp=True, udp_segment=True, udp_gro=True),
+        )
+        contexts = {name: self.fabric.context(name, devices) for name in names}
         self.roles = {name: build_role(contexts[name]) for name in names}
         self.rings: dict[str, RingWriter] = {
             f"{name}>{consumer}": writer
@@ -108,10 +115,16 @@ class House:
             self.wire.send(datagram)
         self.settle()
 
-    def take(self, packet: bytes) -> None:
+    def receive_train(self, datagrams: bytes, length: int) -> None:
+        """A train of datagrams of `length` bytes arrives, the last of them shorter."""
+        segment = (SOL_UDP, UDP_SEGMENT, struct.pack("=H", length))
+        with contextlib.suppress(OSError):  # more than 64, or longer than the path
+            self.wire.sendmsg([datagrams], [segment])
+        self.settle()
+
+    def take(self, packet: bytes, virtio_header: bytes = virtio.PLAIN) -> None:
         """A packet arrives from the TUN."""
-        with contextlib.suppress(BlockingIOError):
-            self.tun.send(packet)
+        self.tun.send(virtio_header + packet)
         self.settle()
 
     def sent(self) -> list[bytes]:
@@ -119,8 +132,8 @@ class House:
         return list(_drained(self.wire))
 
     def written(self) -> list[bytes]:
-        """What was written to the TUN since the last call."""
-        return list(_drained(self.tun))
+        """The packets written to the TUN since the last call."""
+        return [packet[virtio.SIZE :] for packet in _drained(self.tun)]
 
     def connect(self) -> Session:
         """Let the raw peer shake hands as the initiator, and confirm."""

@@ -26,6 +26,8 @@ from hostile.rawpeer import COOKIE_REPLY, INITIATION, RESPONSE, TRANSPORT, Sessi
 from wgmp import config, netlink, uapi
 from wgmp.device import Device
 from wgmp.errors import WgmpError
+from wgmp.fastpath import virtio
+from wgmp.fastpath.virtio import VirtioHeader
 from wgmp.orders import decode_orders, encode_orders
 from wgmp.peertable import PeerFigures
 from wgmp.protocol.outcome import Endpoint
@@ -134,9 +136,9 @@ def cookie_reply(house: House, lodging: _Lodging, mode: int, data: bytes) -> Non
 
 @_in_a_house
 def transport(house: House, lodging: _Lodging, mode: int, data: bytes) -> None:
-    """Transport data: raw; of a live session; authentic, with any counter or packet."""
+    """Transport data: raw; of a live session; authentic, with any counter or packet; trains."""
     session = lodging.session(house)
-    match mode % 4:
+    match mode % 6:
         case 0:
             house.receive(struct.pack("<I", TRANSPORT) + data)
         case 1:
@@ -144,22 +146,37 @@ def transport(house: House, lodging: _Lodging, mode: int, data: bytes) -> None:
         case 2:
             counter = int.from_bytes(data[:8], "little")
             house.receive(session.seal(data[8:], counter))
+        case 3:
+            datagrams = [session.seal(data) for _ in range(mode >> 3)]
+            house.receive_train(b"".join(datagrams), len(session.seal(data)))
+        case 4:
+            datagram = struct.pack("<II", TRANSPORT, session.remote) + data
+            house.receive_train(datagram * (1 + mode // 6), max(1, len(datagram) - mode % 5))
         case _:
             house.receive(session.seal(data))
 
 
 @_in_a_house
 def tun(house: House, lodging: _Lodging, mode: int, data: bytes) -> None:
-    """A packet: raw; with an IPv4 or IPv6 header to one of several destinations."""
+    """A packet: raw; with an IPv4 or IPv6 header to one of several destinations.
+
+    Before it a plain virtio header, one of a super-packet, or any.
+    """
     if mode & 8:
         lodging.session(house)
-    match mode % 3:
+    header, rest = data[: virtio.SIZE].ljust(virtio.SIZE, b"\0"), data[virtio.SIZE :]
+    if mode >> 6 == 0:
+        header = virtio.PLAIN
+    elif mode >> 6 == 1:
+        kind = virtio.GSO_TCPV4 if mode & 1 else virtio.GSO_TCPV6
+        header = bytes([virtio.NEEDS_CSUM, kind]) + header[2:]
+    match mode & 3:
         case 0:
-            house.take(data)
+            house.take(rest, header)
         case 1:
-            house.take(ipv4(_DESTINATIONS[mode >> 4 & 3], data, KNOWN4))
+            house.take(ipv4(_DESTINATIONS[mode >> 4 & 3], rest, KNOWN4), header)
         case _:
-            house.take(ipv6(_DESTINATIONS6[mode >> 4 & 3], data))
+            house.take(ipv6(_DESTINATIONS6[mode >> 4 & 3], rest), header)
 
 
 @_in_a_house
@@ -218,13 +235,20 @@ def _piece(offset: int, words: tuple[int, ...]) -> bytes:
     return struct.pack("<HB", offset, len(content)) + content
 
 
+# A super-packet of segments of 1000 bytes: its virtio header, and a TCP header of 20 bytes.
+_SUPER = VirtioHeader(1, 1, 40, 1000, 20, 16).pack()
+_TCP = struct.pack(">HHIIBBHHH", 1, 2, 3, 4, 0x50, 0x10, 100, 0, 0)
 _KEY_HEX = b"ab" * 32
 SEEDS: dict[str, list[bytes]] = {
     "initiation": [bytes([0, mode]) + bytes(140) for mode in range(3)],
     "response": [bytes([0, mode]) + bytes(88) for mode in range(3)],
     "cookie_reply": [bytes([0, mode]) + bytes(60) for mode in range(3)],
-    "transport": [bytes([0, mode]) + ipv4(LOOPBACK, b"payload", KNOWN4) for mode in range(4)],
-    "tun": [bytes([0, mode]) + ipv6(KNOWN6, b"payload") for mode in range(64)],
+    "transport": [bytes([0, mode]) + ipv4(LOOPBACK, b"payload", KNOWN4) for mode in range(99)],
+    "tun": [
+        bytes([0, mode]) + _SUPER + tcp + bytes(3000)
+        for mode in range(0, 256, 8)
+        for tcp in (bytes([mode % 4]), _TCP)
+    ],
     "ring": [
         bytes([0, mode]) + _piece(0, (kind, 1, length, 0)) + _piece(LENGTHS_OFFSET, (length,))
         for mode in range(9)

@@ -13,14 +13,20 @@ from hostile import rawcrypto
 from hostile.rawpeer import INITIATION, RESPONSE, RawPeer, Session, kind_of
 
 from wgmp.fabric import Fabric
+from wgmp.fastpath import virtio
+from wgmp.offload import Offloads
 from wgmp.orders import AddAllowedIP, EndpointOrder, Order, SetPeer, SetPrivateKey, row_of
 from wgmp.protocol.keypair import Keypair
 from wgmp.protocol.outcome import Endpoint
 from wgmp.record import Kind
-from wgmp.role import Role
+from wgmp.role import Devices, Role
 from wgmp.roles.admission import Admission
 from wgmp.roles.worker import Worker
 from wgmp.topology import Shape, build
+from wgmp.tun import TunQueue
+
+# Nobody reads or writes here but the tests.
+DEVICES = Devices(TunQueue(-1, virtio_header=True), [], Offloads())
 
 HERE = Endpoint(bytes([192, 0, 2, 2]), 40_000)
 INNER = bytes([10, 99, 0, 1])
@@ -43,12 +49,12 @@ class Rig:
 
     def __post_init__(self) -> None:
         self.private_key = rawcrypto.digest(b"the gateway")
-        self.admission = Admission(self.fabric.context("admission", -1, []))
-        self.worker = Worker(self.fabric.context("worker0", -1, []))
-        self._from_udp = self.fabric.context("udp_reader", -1, []).outputs
-        self._from_tun = self.fabric.context("tun_reader", -1, []).outputs
-        self._to_udp = self.fabric.context("udp_writer", -1, []).inputs
-        self._to_tun = self.fabric.context("tun_writer", -1, []).inputs
+        self.admission = Admission(self.fabric.context("admission", DEVICES))
+        self.worker = Worker(self.fabric.context("worker0", DEVICES))
+        self._from_udp = self.fabric.context("udp_reader", DEVICES).outputs
+        self._from_tun = self.fabric.context("tun_reader", DEVICES).outputs
+        self._to_udp = self.fabric.context("udp_writer", DEVICES).inputs
+        self._to_tun = self.fabric.context("tun_writer", DEVICES).inputs
         self.obey(SetPrivateKey(self.private_key))
 
     @property
@@ -100,7 +106,7 @@ class Rig:
         record = ring.reserve()
         assert record is not None
         record.begin(Kind.PACKETS, peer)
-        record.append(inner)
+        record.append(virtio.PLAIN + inner)
         ring.publish()
         self.step()
 
@@ -118,7 +124,7 @@ class Rig:
         packets: list[bytes] = []
         for ring in self._to_tun.values():
             while (record := ring.peek()) is not None:
-                packets += map(bytes, record.packets())
+                packets += [bytes(packet[virtio.SIZE :]) for packet in record.packets()]
                 ring.release()
         return packets
 

@@ -7,9 +7,10 @@ import struct
 import pytest
 from hostile.rawpeer import INITIATION, TRANSPORT, kind_of, tai64n
 
+from wgmp.fastpath import virtio
 from wgmp.record import Kind
 
-from .rig import INNER, Rig, packet
+from .rig import DEVICES, INNER, Rig, packet
 
 REKEY_AFTER_MESSAGES = 2**60
 REJECT_AFTER_MESSAGES = 2**64 - 2**13 - 1
@@ -83,13 +84,13 @@ def test_a_record_across_the_reject_limit_is_sealed_in_part_and_staged_in_part()
     session = rig.connect(raw)
     rig.step(REKEY_TIMEOUT_S)
     rig.keypair(session).send_counter = REJECT_AFTER_MESSAGES - 2
-    ring = rig.fabric.context("tun_reader", -1, []).outputs["worker0"]
+    ring = rig.fabric.context("tun_reader", DEVICES).outputs["worker0"]
     record = ring.reserve()
     assert record is not None
     record.begin(Kind.PACKETS, 1)
     packets = [packet(length=length) for length in (32, 48, 64, 80, 96)]
     for each in packets:
-        record.append(each)
+        record.append(virtio.PLAIN + each)
     ring.publish()
     rig.step()
     sent = rig.sent()

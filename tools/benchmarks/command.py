@@ -17,7 +17,7 @@ from pathlib import Path
 
 from wgmp.errors import CommandError, ConfigError, PrivilegeError, WgmpError
 
-from . import functions, machine, pipeline, report, suite
+from . import machine, report, suite
 from .cases import GROUPS, UDP_SIZES, cases
 from .figures import Section
 from .programs import parse_program
@@ -35,8 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         options = _parse(arguments)
-        with _alone():
-            run = _run(options)
+        alone = options.pipeline or options.functions
+        tunnels = [] if alone else _tunnels(options)
+        with _only_one():
+            run = _run(options, tunnels)
         print(report.terminal(run))
         if options.json is not None:
             options.json.write_text(report.to_json(run))
@@ -148,8 +150,7 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _run(options: _Options) -> report.Run:
-    tunnels = [] if options.pipeline or options.functions else _tunnels(options)
+def _run(options: _Options, tunnels: list[suite.Ends]) -> report.Run:
     programs = {program.label: program for ends in tunnels for program in ends}
     command = f"tools/bench {shlex.join(sys.argv[1:])}".strip()
     date = datetime.now(UTC).isoformat(timespec="seconds")
@@ -157,9 +158,14 @@ def _run(options: _Options) -> report.Run:
     sections = []
     if tunnels:
         sections.append(_tunnel_section(options, tunnels))
+    # Only these two need the fast path itself.
     if options.pipeline or options.save:
+        from . import pipeline
+
         sections.append(pipeline.run(options.repeat, options.seconds, _tell))
     if options.functions or options.save:
+        from . import functions
+
         sections.append(functions.run(options.repeat, _tell))
     elapsed = time.monotonic() - start
     stolen = (machine.stolen_seconds() - stolen) / elapsed / (os.cpu_count() or 1)
@@ -197,7 +203,7 @@ def _tunnel_section(options: _Options, tunnels: list[suite.Ends]) -> Section:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
+def _only_one() -> Iterator[None]:
     """Hold the lock that keeps two runs from disturbing each other; wait for it for an hour."""
     descriptor = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:

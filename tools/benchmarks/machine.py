@@ -26,7 +26,7 @@ def describe(programs: Iterable[Program]) -> dict[str, str]:
     facts = {
         "CPU": cpu_model(Path("/proc/cpuinfo").read_text()),
         "cores": str(len(os.sched_getaffinity(0))),
-        "virtual": _first_line("systemd-detect-virt") or "not known",
+        "virtual": _first_line("systemd-detect-virt", "--vm") or "not known",
         "memory": f"{memory / _GIB:.1f} GiB",
         "kernel": f"{platform.system()} {platform.release()}",
         "Python": platform.python_version(),

@@ -7,17 +7,19 @@ this process -- DATAGRAMS --> worker[k] -- PACKETS --> this process       (in: o
 
 This process plays the readers, the writers and, for each worker, the peer at the other end: it
 answers the worker's handshake. Out, the slots of a ring are filled once and published again and
-again. In, every datagram can be opened only once: they are sealed in batches beforehand, and only
-the opening is timed.
+again. In, every datagram can be opened only once: a ring is filled while the workers are stopped,
+and only the time they then take to empty it counts.
 """
 
 from __future__ import annotations
 
 import os
 import select
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from wgmp import keys
 from wgmp.child import Child, spawn
@@ -42,29 +44,29 @@ from wgmp.protocol.noise import (
     SessionKeys,
 )
 from wgmp.protocol.outcome import DropReason, Endpoint
-from wgmp.record import Kind, Record
+from wgmp.record import SLOT_BYTES, Kind, Record
 from wgmp.ring import Doorbell, RingReader, RingView, RingWriter
 from wgmp.shm import Segment
 from wgmp.topology import Shape, build
 
-from .fastpath import MTU, fill, packet
+from .fastpath import MTU, TRAIN, fill, flow, no_devices
 from .figures import Section
 
 NOTE = """\
 Worker processes on their rings, fed and drained by the benchmark's own process; no TUN and no
-sockets. Out: inner packets of 1420 bytes sealed, per second. In: such packets opened. GB is 1e9
+sockets. Out: super-packets of 60 kB segmented and sealed. In: the datagrams of such a one opened
+and coalesced. GB is 1e9
 bytes of inner packets, of all workers together. The feeding process needs a little of a core, which
 the workers do not have when there are as many of them as cores."""
 
 _HERE = Endpoint(bytes([192, 0, 2, 1]), 51820)
 _GATEWAY = bytes([10, 77, 0, 1])
 _LIMIT_S = 15.0
-# Half of a ring waits at most, so that even two records out of one find room in the ring out.
-_WINDOW = 32
 _PAUSE_S = 0.0005
-# What a 64 KiB super-packet becomes, and how many such records are sealed before some are opened.
-_TRAIN = 44
-_BATCH = 400
+# Records in a ring of datagrams, opened at one go: deeper than a gateway's, to make it worth timing.
+_BATCH = 256
+# Records that wait to be sealed: so few that what comes of them always finds room.
+_WINDOW = 32
 
 
 def run(repeats: int, seconds: float, tell: Callable[[str], None]) -> Section:
@@ -102,7 +104,7 @@ def worker_counts(cores: int) -> Iterator[int]:
 
 
 class _Inlet:
-    """The writing end of a ring into a worker, that never fills more than the window."""
+    """The writing end of a ring into a worker, and how much of it waits."""
 
     def __init__(self, segment: Segment, bell: Doorbell) -> None:
         self._writer = RingWriter(segment, bell)
@@ -112,12 +114,8 @@ class _Inlet:
         """Return how many records the worker has not released yet."""
         return self._view.figures()["depth"]
 
-    def room(self) -> int:
-        """Return how many records may be published now."""
-        return max(0, _WINDOW - self.waiting())
-
     def reserve(self) -> Record:
-        """Return a free slot; within the window there is one."""
+        """Return a free slot. Nobody here asks for more than the ring has."""
         record = self._writer.reserve()
         assert record is not None
         return record
@@ -143,6 +141,7 @@ class _Lane:
         self._packets_out = RingReader(rings[f"{name}>tun_writer"])
         self._identity = Identity(keys.generate_private_key())
         self._inner = bytes([10, 99, 0, self.peer])
+        self.process = 0
 
     def orders(self) -> list[Order]:
         """Return what makes the peer known to a worker."""
@@ -185,37 +184,26 @@ class _Lane:
         return answer[0].pack(), answer[1]
 
     def feed_packets(self) -> None:
-        """Publish as many records of packets as there is room for."""
-        self._feed_packets(self._packets_in.room())
+        """Publish records of packets until the window is full."""
+        self._feed_packets(_WINDOW - self._packets_in.waiting())
 
     def _feed_packets(self, count: int) -> None:
         for _ in range(count):
             record = self._packets_in.reserve()
             if not record.count:  # a slot stays as it is when its round comes again
-                fill(record, self.peer, packet(MTU, _GATEWAY, self._inner))
+                fill(record, self.peer, _GATEWAY, self._inner)
             self._packets_in.publish()
 
-    def seal_batch(self) -> list[bytes]:
-        """Return trains of datagrams from the peer, in one piece each, all opened only once."""
-        inner = packet(MTU, self._inner, _GATEWAY)
-        seal = self._session.seal
-        return [b"".join(seal(inner, MTU) for _ in range(_TRAIN)) for _ in range(_BATCH)]
-
-    def feed_datagrams(self, trains: Iterator[bytes]) -> bool:
-        """Publish as many trains as there is room for; return whether there are any left."""
-        for _ in range(self._datagrams_in.room()):
-            train = next(trains, None)
-            if train is None:
-                return False
+    def feed_datagrams(self) -> None:
+        """Fill the ring with trains from the peer, all with counters of their own."""
+        packets = flow(MTU, self._inner, _GATEWAY)
+        for _ in range(_BATCH):
             record = self._datagrams_in.reserve()
-            if not record.count:  # all trains are alike, so the lengths stay when it comes again
-                record.begin(Kind.DATAGRAMS)
-                record.set_endpoint(_HERE)
-                for _ in range(_TRAIN):
-                    record.commit(len(train) // _TRAIN)
-            record.payload[: len(train)] = train
+            record.begin(Kind.DATAGRAMS)
+            record.set_endpoint(_HERE)
+            for packet in packets:
+                record.append(self._session.seal(packet, MTU))
             self._datagrams_in.publish()
-        return True
 
     def drain(self) -> None:
         """Release whatever the worker has published."""
@@ -231,7 +219,12 @@ class _Lane:
 @contextmanager
 def _workers(count: int) -> Iterator[list[_Lane]]:
     """Run that many workers, each with a session; they are gone after the block."""
-    fabric = Fabric(build(Shape.PIPELINE, count))
+    topology = build(Shape.PIPELINE, count)
+    rings = tuple(
+        replace(row, slots=_BATCH) if row.slot_bytes == SLOT_BYTES else row
+        for row in topology.rings
+    )
+    fabric = Fabric(replace(topology, rings=rings))
     gateway = Identity(keys.generate_private_key())
     lanes = [_Lane(number, fabric) for number in range(count)]
     for number, lane in enumerate(lanes):
@@ -242,9 +235,10 @@ def _workers(count: int) -> Iterator[list[_Lane]]:
     try:
         for row in fabric.topology.processes:
             if row.name.startswith("worker"):
-                children.append(spawn(row, fabric, -1, []))
+                children.append(spawn(row, fabric, no_devices()))
                 children[-1].send(orders, [])
-        for lane in lanes:
+        for lane, child in zip(lanes, children, strict=True):
+            lane.process = child.pid
             _wait_for_peer(lane)
             lane.connect(gateway.public_key)
         yield lanes
@@ -288,22 +282,30 @@ def _in(lanes: list[_Lane], seconds: float) -> float:
     before = _count(lanes, Counter.OPENED)
     elapsed, batches = 0.0, 0
     while elapsed < seconds:
-        sealed = [iter(lane.seal_batch()) for lane in lanes]
-        batches += 1
-        start = time.monotonic()
-        left = [True]
-        while any(left):
+        with _stopped(lanes):
             for lane in lanes:
-                lane.drain()
-            left = [lane.feed_datagrams(t) for lane, t in zip(lanes, sealed, strict=True)]
-            time.sleep(_PAUSE_S)
+                lane.feed_datagrams()
+        start = time.monotonic()
         _settle(lanes)
         elapsed += time.monotonic() - start
+        batches += 1
     opened = _count(lanes, Counter.OPENED) - before
-    given = batches * len(lanes) * _BATCH * _TRAIN
+    given = batches * len(lanes) * _BATCH * TRAIN
     if opened != given:
         raise CommandError(f"{opened} of {given} datagrams were opened")
     return opened * MTU / elapsed / 1e9
+
+
+@contextmanager
+def _stopped(lanes: list[_Lane]) -> Iterator[None]:
+    """Keep the workers from running during the block."""
+    try:
+        for lane in lanes:
+            os.kill(lane.process, signal.SIGSTOP)
+        yield
+    finally:
+        for lane in lanes:
+            os.kill(lane.process, signal.SIGCONT)
 
 
 def _settle(lanes: list[_Lane]) -> None:

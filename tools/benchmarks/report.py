@@ -26,7 +26,9 @@ def table(section: Section) -> str:
     rows = [["", "unit", *section.columns, *ratios]]
     for line in section.lines:
         values = [_text(spread(line.samples.get(column, ()))) for column in section.columns]
-        values += [_text(ratio(line, above, below)) for above, below in section.ratios]
+        # A ratio of shares says nothing.
+        shares = line.unit == "%"
+        values += ["" if shares else _text(ratio(line, *pair)) for pair in section.ratios]
         rows.append([line.what, line.unit, *values])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     rule = ["-" * widths[0], "-" * widths[1], *("-" * (width - 1) + ":" for width in widths[2:])]

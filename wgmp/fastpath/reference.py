@@ -1,63 +1,200 @@
-"""The reference fast path: plain Python on `cryptography`, always there, easy to read.
+"""The reference fast path: plain Python on `cryptography` and numpy, always there.
 
-Each function works on a whole record: one call, whatever the number of packets in it. What it
-computes per packet is what `Keypair.seal` and `Keypair.open` say; the tests hold it to them.
+```
+out  record of packets from the TUN  -> segment, finish checksums -> seal -> datagrams
+in   record of datagrams             -> open, replay window -> inner source -> coalesce -> packets
+```
+
+Each function works on a whole record: one call, whatever the number of packets in it, with the
+fields of all packets computed at once and nothing per packet but the cryptography. What comes
+out is, packet by packet, what `Keypair.seal` and `Keypair.open` say; the tests hold it to them.
 """
 
 from __future__ import annotations
 
-import struct
 from collections import Counter as Tally
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise, repeat
+from typing import Final
 
+import numpy as np
 from cryptography.exceptions import InvalidTag
 
-from wgmp.protocol import ip
+from wgmp.fastpath import virtio
+from wgmp.fastpath.segment import Segments, finish_checksum, segment
+from wgmp.fastpath.sink import PacketSink
+from wgmp.fastpath.virtio import VirtioHeader
 from wgmp.protocol.constants import REJECT_AFTER_MESSAGES, TAG_SIZE
 from wgmp.protocol.keypair import Keypair, padded_length
-from wgmp.protocol.messages import MessageType
+from wgmp.protocol.messages import MessageType, TransportHeader
 from wgmp.protocol.outcome import DropReason
-from wgmp.record import Record
+from wgmp.record import MAX_TRAIN_BYTES, MAX_TRAIN_DATAGRAMS, PAYLOAD_BYTES, Record
+from wgmp.stream import RecordStream
 
-_HEADER = struct.Struct("<IIQ")  # type, receiver index, counter (whitepaper 5.4.6)
-_NONCE = struct.Struct("<IQ")
-_COUNTER_OFFSET = 8
-_TRANSPORT = MessageType.TRANSPORT.value
+_HEADER: Final = TransportHeader.SIZE
+_OVERHEAD: Final = _HEADER + TAG_SIZE
+_TRANSPORT: Final = MessageType.TRANSPORT.value
+_HEADER_FIELDS: Final = np.dtype([("type", "<u4"), ("receiver", "<u4"), ("counter", "<u8")])
+_NONCE_FIELDS: Final = np.dtype([("zeros", "<u4"), ("counter", "<u8")])
+
+# The smallest segment the kernel cuts is 536 bytes less options; this holds 64 KiB of it.
+_SCRATCH_BYTES: Final = 1 << 18
+_scratch: Final = np.zeros(_SCRATCH_BYTES, np.uint8)
+_scratch_view: Final = _scratch.data
 
 
-def seal(keypair: Keypair, packets: Sequence[memoryview], out: Record, mtu: int) -> int:
-    """Seal `packets` into `out` as transport datagrams; return how many.
+@dataclass(slots=True)
+class Sealed:
+    """What `seal` did: packets it dealt with, from the first on, and the drops among them.
 
-    `packets`: inner packets of one peer, borrowed until return; at most what fits `out` with
-    SEALING_ROOM each. `mtu`: bytes that padding does not pass. Fewer are sealed only when the
-    keypair's counter reaches REJECT_AFTER_MESSAGES.
+    Packets behind those found the keypair's counter at its end: they need another session.
     """
-    payload = out.payload
-    encrypt_into = keypair.sealer.encrypt_into
-    receiver = keypair.remote_index
-    counter = keypair.send_counter
-    sealed = 0
+
+    packets: int = 0
+    drops: Tally[DropReason] = field(default_factory=Tally)
+
+
+def seal(keypair: Keypair, packets: Sequence[memoryview], out: RecordStream, mtu: int) -> Sealed:
+    """Seal packets from the TUN into transport datagrams.
+
+    `packets`: of one peer, each behind its virtio header, borrowed until return. `mtu`: bytes
+    that padding does not pass. Datagrams of one super-packet follow one another in a record.
+    """
+    result = Sealed()
     for packet in packets:
-        if counter >= REJECT_AFTER_MESSAGES:
+        cut = _plain_rows(packet)
+        if isinstance(cut, DropReason):
+            result.drops[cut] += 1
+        elif keypair.send_counter + len(cut.rows) > REJECT_AFTER_MESSAGES:
             break
-        length = padded_length(len(packet), mtu)
-        at = out.used
-        body = at + _HEADER.size
-        end = body + length + TAG_SIZE
-        _HEADER.pack_into(payload, at, _TRANSPORT, receiver, counter)
-        plain = packet if len(packet) == length else bytes(packet).ljust(length, b"\0")
-        encrypt_into(_NONCE.pack(0, counter), plain, None, payload[body:end])
-        out.commit(end - at)
-        counter += 1
-        sealed += 1
-    keypair.send_counter = counter
-    return sealed
+        else:
+            dropped = _seal_rows(keypair, cut, out, mtu)
+            if dropped is not None:
+                reason, count = dropped
+                result.drops[reason] += count
+        result.packets += 1
+    return result
+
+
+def plain_packets(packet: memoryview) -> list[bytes] | DropReason:
+    """Return the packets that a packet from the TUN stands for: itself, or its segments."""
+    cut = _plain_rows(packet)
+    if isinstance(cut, DropReason):
+        return cut
+    packets = [row[: cut.length].tobytes() for row in cut.rows]
+    packets[-1] = packets[-1][: cut.last_length]
+    return packets
+
+
+def _plain_rows(packet: memoryview) -> Segments | DropReason:
+    """Lay the packet, or the segments of a super-packet, out as rows of the scratch memory."""
+    header = VirtioHeader.unpack(packet)
+    body = packet[virtio.SIZE :]
+    if header.gso_type != virtio.GSO_NONE:
+        return segment(header, body, _scratch)
+    length = len(body)
+    pitch = -(-length // 16) * 16
+    _scratch_view[:length] = body
+    _scratch_view[length:pitch] = bytes(pitch - length)
+    if header.flags & virtio.NEEDS_CSUM:
+        reason = finish_checksum(header, _scratch_view[:length])
+        if reason is not None:
+            return reason
+    return Segments(_scratch[:pitch].reshape(1, pitch), length, length)
+
+
+def _seal_rows(
+    keypair: Keypair, segments: Segments, out: RecordStream, mtu: int
+) -> tuple[DropReason, int] | None:
+    """Seal every row; return why how many of them were not."""
+    rows, length, last_length = segments
+    count, pitch = rows.shape
+    padded, last_padded = padded_length(length, mtu), padded_length(last_length, mtu)
+    stride = padded + _OVERHEAD
+    if stride > PAYLOAD_BYTES:
+        return DropReason.BAD_PACKET, count
+    done = 0
+    while done < count:
+        record = out.room(stride)
+        if record is None:
+            return DropReason.RING_FULL, count - done
+        fits = min(count - done, record.packets_left(), record.bytes_left() // stride)
+        train = min(fits, MAX_TRAIN_DATAGRAMS, max(1, MAX_TRAIN_BYTES // stride))
+        lengths = [padded] * train
+        if done + train == count:
+            lengths[-1] = last_padded
+        _seal_train(keypair, done * pitch, pitch, lengths, record)
+        done += train
+    return None
+
+
+def _seal_train(
+    keypair: Keypair, start: int, pitch: int, lengths: list[int], record: Record
+) -> None:
+    """Seal scratch rows from byte `start` on: all of one length, but the last may be shorter."""
+    count = len(lengths)
+    stride = lengths[0] + _OVERHEAD
+    # Not by arange's own start: it would compute with floats above 2^63.
+    counters = np.arange(count, dtype=np.uint64) + np.uint64(keypair.send_counter)
+    # From here on these counters are used, whatever happens next.
+    keypair.send_counter += count
+    headers = np.empty(count, _HEADER_FIELDS)
+    headers["type"] = _TRANSPORT
+    headers["receiver"] = keypair.remote_index
+    headers["counter"] = counters
+    used = record.used
+    payload = record.payload
+    target = np.frombuffer(payload, np.uint8)
+    heads = target[used : used + count * stride].reshape(count, stride)
+    heads[:, :_HEADER] = headers.view(np.uint8).reshape(count, _HEADER)
+    plains = [
+        _scratch_view[start + row * pitch : start + row * pitch + length]
+        for row, length in enumerate(lengths)
+    ]
+    sealed = [
+        payload[used + row * stride + _HEADER : used + row * stride + length + _OVERHEAD]
+        for row, length in enumerate(lengths)
+    ]
+    # One C-level loop over the record.
+    list(map(keypair.sealer.encrypt_into, _nonces(counters), plains, repeat(None), sealed))
+    record.commit_all([length + _OVERHEAD for length in lengths])
+
+
+def _nonces(counters: np.typing.NDArray[np.uint64]) -> list[bytes]:
+    fields = np.zeros(len(counters), _NONCE_FIELDS)
+    fields["counter"] = counters
+    raw = fields.tobytes()
+    return [raw[at : at + 12] for at in range(0, len(raw), 12)]
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Datagrams of one length and one receiver index, one behind the other in a record."""
+
+    index: int
+    start: int
+    length: int
+    count: int
+
+
+def trains(record: Record) -> Iterator[Train]:
+    """Yield a record's datagrams as trains, in order. Their types and lengths were checked."""
+    start = 0
+    target = np.frombuffer(record.payload, np.uint8)
+    for length, count in record.length_runs():
+        end = start + length * count
+        indices = target[start:end].reshape(count, length)[:, 4:8].copy().view("<u4")[:, 0]
+        breaks = np.flatnonzero(indices[1:] != indices[:-1]) + 1
+        edges = [0, *breaks.tolist(), count]
+        for first, last in pairwise(edges):
+            yield Train(int(indices[first]), start + first * length, length, last - first)
+        start = end
 
 
 @dataclass(slots=True)
 class Opened:
-    """What `open_datagrams` found: authenticated, unseen datagrams by sort, and the drops.
+    """What `open_trains` found: authenticated, unseen datagrams by sort, and the drops.
 
     `received_bytes`: outer bytes of every authenticated, unseen datagram.
     """
@@ -68,51 +205,103 @@ class Opened:
     drops: Tally[DropReason] = field(default_factory=Tally)
 
 
-def open_datagrams(
+def open_trains(
     keypair: Keypair,
-    datagrams: Sequence[memoryview],
-    out: Record,
+    record: Record,
+    cars: Sequence[Train],
+    out: RecordStream,
     is_allowed_source: Callable[[bytes], bool],
+    *,
+    congestion: int,
+    coalesce: frozenset[int],
 ) -> Opened:
-    """Open transport `datagrams` of one keypair into `out` as inner packets, trimmed.
+    """Open trains of one keypair from `record` into packets for the TUN.
 
-    `datagrams`: each at least 32 bytes with the keypair's receiver index, borrowed until
-    return. `is_allowed_source`: whether the inner source address routes to this peer. Never
-    raises on what the datagrams contain. What failed its tag is wiped from `out`'s memory.
+    `out` gets packets behind virtio headers, trimmed of padding. `is_allowed_source`: whether
+    the inner source address routes to this peer. `congestion`: the outer ECN field.
+    `coalesce`: protocols of which to make super-packets. Never raises
+    on what the datagrams contain; what fails its tag never leaves the scratch memory, and is
+    wiped there.
     """
     result = Opened()
-    payload = out.payload
-    decrypt_into = keypair.opener.decrypt_into
-    accept = keypair.replay.accept
-    for datagram in datagrams:
-        (counter,) = struct.unpack_from("<Q", datagram, _COUNTER_OFFSET)
-        body = datagram[_HEADER.size :]
-        length = len(body) - TAG_SIZE
-        plain = payload[out.used : out.used + length]
-        if counter >= REJECT_AFTER_MESSAGES:
-            result.drops[DropReason.COUNTER_EXHAUSTED] += 1
+    sink = PacketSink(out, is_allowed_source, result.drops, congestion, coalesce)
+    offset = 0
+    for train in cars:
+        plain = train.length - _OVERHEAD
+        if offset + plain * train.count > _SCRATCH_BYTES:
+            sink.flush()
+            offset = 0
+        seen = _open_train(keypair, record, train, offset, result)
+        result.received_bytes += train.length * sum(seen)
+        if not plain:
+            result.keepalives += sum(seen)
             continue
-        try:
-            decrypt_into(_NONCE.pack(0, counter), body, None, plain)
-        except InvalidTag:
-            plain[:] = bytes(length)
-            result.drops[DropReason.BAD_TAG] += 1
-            continue
-        if not accept(counter):
-            plain[:] = bytes(length)
-            result.drops[DropReason.REPLAYED] += 1
-            continue
-        result.received_bytes += len(datagram)
-        if not length:
-            result.keepalives += 1
-            continue
-        result.data += 1
-        true_length = ip.true_length(plain)
-        source = ip.source(plain)
-        if isinstance(true_length, DropReason) or isinstance(source, DropReason):
-            result.drops[DropReason.BAD_PACKET] += 1
-        elif not is_allowed_source(source):
-            result.drops[DropReason.SOURCE_NOT_ALLOWED] += 1
-        else:
-            out.commit(true_length)
+        result.data += sum(seen)
+        rows = _scratch[offset : offset + plain * train.count].reshape(train.count, plain)
+        for first, last in _stretches(seen):
+            sink.add(rows[first:last])
+        offset += plain * train.count
+    sink.flush()
     return result
+
+
+def _open_train(
+    keypair: Keypair, record: Record, train: Train, offset: int, result: Opened
+) -> list[bool]:
+    """Decrypt a train into scratch rows; return which datagrams are authentic and new."""
+    start, length, count = train.start, train.length, train.count
+    area = np.frombuffer(record.payload, np.uint8)[start : start + count * length]
+    counters = area.reshape(count, length)[:, 8:16].copy().view("<u8")[:, 0]
+    payload = record.payload
+    plain = length - _OVERHEAD
+    bodies = [
+        payload[at + _HEADER : at + length] for at in range(start, start + count * length, length)
+    ]
+    views = [
+        _scratch_view[offset + row * plain : offset + (row + 1) * plain] for row in range(count)
+    ]
+    nonces = _nonces(counters)
+    values: list[int] = counters.tolist()
+    decrypt_into = keypair.opener.decrypt_into
+    try:
+        list(map(decrypt_into, nonces, bodies, repeat(None), views))
+        authentic = [True] * count
+    except InvalidTag:
+        authentic = [
+            _authenticates(decrypt_into, *each) for each in zip(nonces, bodies, views, strict=True)
+        ]
+    accept = keypair.replay.accept
+    seen = []
+    for good, counter in zip(authentic, values, strict=True):
+        if not good:
+            result.drops[DropReason.BAD_TAG] += 1
+        elif counter >= REJECT_AFTER_MESSAGES:
+            result.drops[DropReason.COUNTER_EXHAUSTED] += 1
+            good = False
+        elif not accept(counter):
+            result.drops[DropReason.REPLAYED] += 1
+            good = False
+        seen.append(good)
+    return seen
+
+
+def _authenticates(
+    decrypt_into: Callable[..., int], nonce: bytes, body: memoryview, plain: memoryview
+) -> bool:
+    try:
+        decrypt_into(nonce, body, None, plain)
+    except InvalidTag:
+        plain[:] = bytes(len(plain))
+        return False
+    return True
+
+
+def _stretches(flags: Sequence[bool]) -> Iterator[tuple[int, int]]:
+    """Yield (start, stop) of each run of true flags."""
+    start = None
+    for at, flag in enumerate([*flags, False]):
+        if flag and start is None:
+            start = at
+        elif not flag and start is not None:
+            yield start, at
+            start = None

@@ -31,7 +31,8 @@ class PacketSink:
     """Takes authenticated packets in order; `flush` at the end of each record.
 
     `is_allowed_source`: whether an inner source address routes to the sending peer.
-    `congestion`: the outer ECN field of all of them. `drops` is counted into.
+    `congestion`: the outer ECN field of all of them. `drops` is counted into. `coalesce`:
+    protocols (TCP, UDP) of which super-packets may be made.
     """
 
     __slots__ = ("_coalesce", "_congestion", "_drops", "_is_allowed_source", "_out", "_pending")
@@ -42,14 +43,14 @@ class PacketSink:
         is_allowed_source: Callable[[bytes], bool],
         drops: Tally[DropReason],
         congestion: int,
-        coalesce: bool,
+        coalesce: frozenset[int],
     ) -> None:
         self._out = out
         self._is_allowed_source = is_allowed_source
         self._drops = drops
         self._congestion = congestion if congestion in ecn.MARKING else ecn.NOT_ECT
         # A mark may change each packet's header, and with it what may be put together.
-        self._coalesce = coalesce and self._congestion == ecn.NOT_ECT
+        self._coalesce = coalesce if self._congestion == ecn.NOT_ECT else frozenset[int]()
         self._pending: tuple[Rows, Shape] | None = None
 
     def add(self, rows: Rows) -> None:
@@ -66,7 +67,7 @@ class PacketSink:
                 return
         self.flush()
         shape = shape_of(first[:length]) if len(rows) > 1 else None
-        if shape is None:
+        if shape is None or shape.protocol not in self._coalesce:
             self._write_each(rows)
             return
         cut = rows[:, :length]

@@ -44,3 +44,15 @@ class VirtioHeader(NamedTuple):
     def unpack(cls, buffer: memoryview | bytes) -> VirtioHeader:
         """Return the header at the start of `buffer`, at least 10 bytes."""
         return cls(*_LAYOUT.unpack_from(buffer))
+
+    def wire_length(self, packet: memoryview) -> int:
+        """Return the length of the longest packet that `packet`, behind this header, becomes.
+
+        Never raises: what is no super-packet after all is as long as it is.
+        """
+        offset = self.csum_start + 12
+        if self.gso_type == GSO_NONE or offset >= len(packet):
+            return len(packet)
+        tcp = self.gso_type != GSO_UDP_L4
+        l4_header = (packet[offset] >> 4) * 4 if tcp else 8
+        return min(len(packet), self.csum_start + l4_header + self.gso_size)

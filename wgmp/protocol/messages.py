@@ -198,12 +198,6 @@ def receiver_index(datagram: Bytes) -> int:
     return index
 
 
-def transport_index(datagram: Bytes) -> int:
-    """Return the receiver index of at least 8 bytes that are taken for transport data."""
-    index: int = _U32.unpack_from(datagram, 4)[0]
-    return index
-
-
 class Macs(NamedTuple):
     """The two MACs that end an initiation or a response, and the bytes each covers."""
 

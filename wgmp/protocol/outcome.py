@@ -22,7 +22,6 @@ class DropReason(IntEnum):
     # The datagram's shape (udp_reader)
     BAD_LENGTH = 1
     BAD_TYPE = 2
-    TRUNCATED = 3
     UNKNOWN_INDEX = 4
     # Handshake messages (admission, worker)
     NO_IDENTITY = 5

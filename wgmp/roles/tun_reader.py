@@ -1,9 +1,8 @@
 """tun_reader: packets from the TUN to the workers that own their peers.
 
-1. Read a packet from the TUN.
+1. Read a packet, or a super-packet of up to 64 KiB, straight into the record filled last.
 2. Find its peer: longest prefix match of the destination address.
-3. Put it into the open record of that peer and ECN field; a packet of another, or a full
-   record, publishes the open one first.
+3. It belongs to the record of that peer and ECN field. If it lies in another, it is moved.
 4. Nothing left to read: publish what is open. Nothing waits for a record to fill.
 
 A packet without a peer, or longer than the MTU, is answered with an ICMP error.
@@ -11,23 +10,22 @@ A packet without a peer, or longer than the MTU, is answered with an ICMP error.
 
 from __future__ import annotations
 
-import os
 import socket
 
 from wgmp.counters import Counter
+from wgmp.fastpath import virtio
+from wgmp.fastpath.virtio import VirtioHeader
 from wgmp.orders import AddAllowedIP, Order, RemoveAllowedIP, RemovePeer, SetLink, row_of
 from wgmp.protocol import ecn, ip
 from wgmp.protocol.allowedips import AllowedIPs
 from wgmp.protocol.icmp import ErrorLimiter
 from wgmp.protocol.outcome import DropReason
-from wgmp.record import Kind, Record, ecn_flags
-from wgmp.ring import RingWriter
+from wgmp.record import Kind, ecn_flags
 from wgmp.role import Role, RoleContext
+from wgmp.stream import Intake, Label, RecordStream
 from wgmp.tun import DEFAULT_MTU, current_mtu
 
-# Packets read in one step, so that the other roles of a fused process get their turn.
-_BURST = 64
-_MAX_PACKET_BYTES = 65_535
+_MAX_READ_BYTES = virtio.SIZE + 65_535
 _CACHE_ENTRIES = 65_536
 
 
@@ -36,24 +34,25 @@ class TunReader(Role):
 
     def __init__(self, context: RoleContext) -> None:
         super().__init__(context)
-        self._tun = context.tun
+        self._tun = context.devices.tun
         self._peers = context.peers
-        self._outputs = [context.outputs[f"worker{n}"] for n in range(context.workers)]
+        self._workers = [
+            RecordStream(context.outputs[f"worker{n}"], self.counters)
+            for n in range(context.workers)
+        ]
+        self._intake = Intake(self._workers, _MAX_READ_BYTES)
         self._allowed_ips = AllowedIPs()
         self._routes: dict[bytes, int] = {}
-        self._buffer = memoryview(bytearray(_MAX_PACKET_BYTES))
+        self._labels: dict[tuple[int, int], Label] = {}
         self._device_gone = False
         self._mtu = DEFAULT_MTU
         # Apart, so that a flood of the one does not silence the other.
         self._unreachable = ErrorLimiter()
         self._too_big = ErrorLimiter()
-        self._record: Record | None = None  # the open record, of one peer and ECN field
-        self._ring: RingWriter | None = None  # and the ring it is in
-        self._key = (-1, ecn.NOT_ECT)
 
     def descriptors(self) -> list[int]:
         """The TUN queue."""
-        return [] if self._device_gone else [self._tun]
+        return [] if self._device_gone else [self._tun.descriptor]
 
     def obey(self, order: Order, now: float, sockets: list[socket.socket]) -> None:
         """Keep the device-wide routes, and the MTU."""
@@ -70,14 +69,15 @@ class TunReader(Role):
             case _:
                 return
         self._routes.clear()
+        self._labels.clear()
 
     def step(self, now: float) -> bool:
         """Read a burst of packets into records."""
         if not self.readable:
             return False
-        for _ in range(_BURST):
+        while self._intake.turn():
             try:
-                length = os.readv(self._tun, [self._buffer])
+                length = self._tun.read(self._intake.buffers())
             except BlockingIOError:
                 self.readable = False
                 break
@@ -86,34 +86,29 @@ class TunReader(Role):
                 self.readable = False
                 self._device_gone = True
                 break
-            self._take(self._buffer[:length], now)
-        self._publish()
+            self._take(self._intake.view(length), now)
+        self._intake.flush()
         return True
 
     def _take(self, packet: memoryview, now: float) -> None:
-        """Route one packet and append it to its peer's record."""
-        length = len(packet)
+        """Route one packet, behind its virtio header, and put it into its peer's record."""
+        body = packet[virtio.SIZE :]
         self.counters.add(Counter.PACKETS_IN)
-        self.counters.add(Counter.BYTES_IN, length)
-        destination = ip.destination(packet)
+        self.counters.add(Counter.BYTES_IN, len(body))
+        destination = ip.destination(body)
         if isinstance(destination, DropReason):
             self.counters.drop(destination)
             return
         peer = self._route(destination)
         if peer is None:
             self.counters.drop(DropReason.NO_ROUTE)
-            self._answer(self._unreachable.unreachable(packet, now))
+            self._answer(self._unreachable.unreachable(body, now))
             return
-        if length > self._mtu and self._is_too_big(packet, now):
+        if len(body) > self._mtu and self._is_too_big(packet, now):
             return
-        key = (peer, ecn.of_packet(packet))
-        if key != self._key or self._record is None or not self._record.fits(length):
-            self._publish()
-            self._open(*key)
-        if self._record is None:
-            self.counters.drop(DropReason.RING_FULL)
-            return
-        self._record.append(packet)
+        label = self._label(peer, ecn.of_packet(body))
+        worker = self._workers[self._peers.owner(row_of(peer))]
+        self._intake.put(worker, label, packet, [len(packet)])
 
     def _route(self, destination: bytes) -> int | None:
         peer = self._routes.get(destination)
@@ -126,17 +121,28 @@ class TunReader(Role):
             self._routes[destination] = peer
         return peer
 
+    def _label(self, peer: int, congestion: int) -> Label:
+        key = (peer, congestion)
+        label = self._labels.get(key)
+        if label is None:
+            label = self._labels[key] = Label(Kind.PACKETS, peer, ecn_flags(congestion))
+        return label
+
     def _is_too_big(self, packet: memoryview, now: float) -> bool:
         """Drop and answer a packet longer than the MTU; return False when it is not, after all.
 
-        The interface's MTU may have grown before the order that says so is here; the sender
-        would believe the smaller one for minutes.
+        A super-packet is as long as its segments. And the interface's MTU may have grown before
+        the order that says so is here; the sender would believe the smaller one for minutes.
         """
-        self._mtu = max(self._mtu, current_mtu(self._tun))
-        if len(packet) <= self._mtu:
+        header, body = VirtioHeader.unpack(packet), packet[virtio.SIZE :]
+        longest = header.wire_length(body)
+        if longest <= self._mtu:
+            return False
+        self._mtu = max(self._mtu, current_mtu(self._tun.descriptor))
+        if longest <= self._mtu:
             return False
         self.counters.drop(DropReason.PACKET_TOO_BIG)
-        self._answer(self._too_big.too_big(packet, self._mtu, now))
+        self._answer(self._too_big.too_big(body, self._mtu, now))
         return True
 
     def _answer(self, error: bytes | None) -> None:
@@ -144,25 +150,8 @@ class TunReader(Role):
         if error is None:
             return
         try:
-            os.write(self._tun, error)
+            self._tun.write(virtio.PLAIN + error)
         except OSError:
             self.counters.drop(DropReason.WRITE_FAILED)
         else:
             self.counters.add(Counter.ICMP_ERRORS)
-
-    def _open(self, peer: int, congestion: int) -> None:
-        self._ring = self._outputs[self._peers.owner(row_of(peer))]
-        self._record = self._ring.reserve()
-        self._key = (peer, congestion)
-        if self._record is not None:
-            self._record.begin(Kind.PACKETS, peer, ecn_flags(congestion))
-
-    def _publish(self) -> None:
-        record, ring = self._record, self._ring
-        self._record = None
-        if record is None or ring is None:
-            return
-        self.counters.add(Counter.RECORDS_OUT)
-        self.counters.add(Counter.PACKETS_OUT, record.count)
-        self.counters.add(Counter.BYTES_OUT, record.used)
-        ring.publish()

@@ -1,15 +1,13 @@
-"""tun_writer: decrypted packets from the workers to the TUN."""
+"""tun_writer: opened packets and super-packets from the workers to the TUN."""
 
 from __future__ import annotations
-
-import os
 
 from wgmp.counters import Counter
 from wgmp.protocol.outcome import DropReason
 from wgmp.role import Role, RoleContext
 
 # Records written from one ring in one step.
-_BURST = 8
+_BURST = 16
 
 
 class TunWriter(Role):
@@ -17,7 +15,7 @@ class TunWriter(Role):
 
     def __init__(self, context: RoleContext) -> None:
         super().__init__(context)
-        self._tun = context.tun
+        self._tun = context.devices.tun
 
     def step(self, now: float) -> bool:
         """Write some records of each ring."""
@@ -38,7 +36,7 @@ class TunWriter(Role):
         for packet in packets:
             self.counters.add(Counter.BYTES_IN, len(packet))
             try:
-                os.write(self._tun, packet)
+                self._tun.write(packet)
             except OSError:
                 self.counters.drop(DropReason.WRITE_FAILED)
             else:

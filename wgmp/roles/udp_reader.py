@@ -1,74 +1,34 @@
 """udp_reader: datagrams from the UDP sockets to admission and to the workers.
 
-1. Receive a datagram, with where it came from.
+1. Receive a datagram, or a train of them, straight into the record filled last.
 2. Check type and size; anything else ends here.
 3. Initiations and responses go to admission; transport data and cookie replies to the worker
    that owns their receiver index.
-4. Datagrams of one endpoint and ECN field for one worker share a record until one of another
-   comes, or nothing is left to receive.
+4. Datagrams of one endpoint for one worker share a record until one of another comes, or
+   nothing is left to receive.
+
+A train of one session is checked and handed on as a whole. Any other is taken apart.
 """
 
 from __future__ import annotations
 
 import socket
 
-from wgmp.counters import Counter, Counters
+import numpy as np
+
+from wgmp.counters import Counter
 from wgmp.orders import Order, SetSockets
 from wgmp.protocol import messages
 from wgmp.protocol.messages import MessageType
 from wgmp.protocol.outcome import DropReason, Endpoint
-from wgmp.record import Kind, Record, ecn_flags
-from wgmp.ring import RingWriter
+from wgmp.record import Kind, ecn_flags
 from wgmp.role import Role, RoleContext
-from wgmp.udp import MAX_DATAGRAM_BYTES, Receiver
+from wgmp.stream import Intake, Label, RecordStream
+from wgmp.udp import Receiver, Source
 
-# Datagrams received from one socket in one step.
-_BURST = 64
-
-
-class _OpenRecord:
-    """The record of one ring that is being filled: datagrams of one kind, endpoint and flags."""
-
-    __slots__ = ("_counters", "_endpoint", "_kind", "_record", "_ring")
-
-    def __init__(self, ring: RingWriter, counters: Counters) -> None:
-        self._ring = ring
-        self._counters = counters
-        self._record: Record | None = None
-        self._kind = Kind.DATAGRAMS
-        self._endpoint: Endpoint | None = None
-
-    def append(self, datagram: memoryview, endpoint: Endpoint, kind: Kind, flags: int) -> bool:
-        """Add a datagram, to a new record where it must; return False when the ring is full."""
-        record = self._record
-        if (
-            record is None
-            or kind is not self._kind
-            # The receiver hands out one object per endpoint; equal ones are a rare second.
-            or (endpoint is not self._endpoint and endpoint != self._endpoint)
-            or flags != record.flags
-            or not record.fits(len(datagram))
-        ):
-            self.publish()
-            record = self._record = self._ring.reserve()
-            if record is None:
-                return False
-            self._kind, self._endpoint = kind, endpoint
-            record.begin(kind, flags=flags)
-            record.set_endpoint(endpoint)
-        record.append(datagram)
-        return True
-
-    def publish(self) -> None:
-        """Hand the record on, if there is one."""
-        record = self._record
-        if record is None:
-            return
-        self._record = None
-        self._counters.add(Counter.RECORDS_OUT)
-        self._counters.add(Counter.PACKETS_OUT, record.count)
-        self._counters.add(Counter.BYTES_OUT, record.used)
-        self._ring.publish()
+_MAX_RECEIVE_BYTES = 65_535
+# A transport datagram begins with type and receiver index.
+_SESSION_BYTES = 8
 
 
 class UdpReader(Role):
@@ -76,16 +36,17 @@ class UdpReader(Role):
 
     def __init__(self, context: RoleContext) -> None:
         super().__init__(context)
-        self._sockets = context.sockets
+        self._sockets = context.devices.sockets
         self._peers = context.peers
         self._indices = context.indices
-        self._open = {
-            name: _OpenRecord(ring, self.counters) for name, ring in context.outputs.items()
-        }
-        self._admission = self._open["admission"]
-        self._workers = [self._open[f"worker{n}"] for n in range(context.workers)]
+        self._admission = RecordStream(context.outputs["admission"], self.counters)
+        self._workers = [
+            RecordStream(context.outputs[f"worker{n}"], self.counters)
+            for n in range(context.workers)
+        ]
+        self._intake = Intake(self._workers, _MAX_RECEIVE_BYTES)
         self._receiver = Receiver()
-        self._buffer = memoryview(bytearray(MAX_DATAGRAM_BYTES))
+        self._label = Label(Kind.DATAGRAMS)
 
     def descriptors(self) -> list[int]:
         """Both sockets."""
@@ -101,45 +62,90 @@ class UdpReader(Role):
         """Receive a burst from each socket into records."""
         if not self.readable:
             return False
-        self.readable = False
-        for sock in self._sockets:
-            self._drain(sock)
-        for record in self._open.values():
-            record.publish()
+        # Which socket begins changes, so that neither starves the other.
+        self._sockets = self._sockets[1:] + self._sockets[:1]
+        drained = [self._drain(sock) for sock in self._sockets]
+        self.readable = not all(drained)
+        self._intake.flush()
+        self._admission.flush()
         return True
 
-    def _drain(self, sock: socket.socket) -> None:
-        count = received_bytes = 0
-        while count < _BURST:
-            received = self._receiver.receive(sock, self._buffer)
+    def _drain(self, sock: socket.socket) -> bool:
+        """Receive while this turn lasts; return whether nothing is left."""
+        while self._intake.turn():
+            received = self._receiver.receive(sock, self._intake.buffers())
             if received is None:
-                break
-            length, endpoint, congestion = received
-            count += 1
-            received_bytes += length
-            if endpoint is None:
-                self.counters.drop(DropReason.TRUNCATED)
+                return True
+            length, source = received
+            self.counters.add(Counter.BYTES_IN, length)
+            if source is None:
+                self.counters.add(Counter.PACKETS_IN)
+                self.counters.drop(DropReason.BAD_LENGTH)
             else:
-                self._take(self._buffer[:length], endpoint, congestion)
-        else:
-            self.readable = True  # there may be more
-        self.counters.add(Counter.PACKETS_IN, count)
-        self.counters.add(Counter.BYTES_IN, received_bytes)
+                self._take(self._intake.view(length), source)
+        return False
 
-    def _take(self, datagram: memoryview, endpoint: Endpoint, congestion: int) -> None:
-        """Find one datagram's ring and append it to the record of its endpoint there."""
-        kind = messages.message_type(datagram)
-        if isinstance(kind, DropReason):
-            self.counters.drop(kind)
+    def _take(self, datagrams: memoryview, source: Source) -> None:
+        """Hand on what one call received: a datagram, or a train of `source.segment` each."""
+        size, total = source.segment, len(datagrams)
+        if not 0 < size < total:
+            self.counters.add(Counter.PACKETS_IN)
+            self._put(datagrams, source, [total])
             return
-        target, sort, flags = self._admission, Kind.HANDSHAKE_MESSAGES, 0
-        if kind is not MessageType.INITIATION and kind is not MessageType.RESPONSE:
-            row = self._indices.row(messages.receiver_index(datagram))
+        lengths = [size] * (total // size)
+        if total % size:
+            lengths.append(total % size)
+        self.counters.add(Counter.TRAINS_IN)
+        self.counters.add(Counter.PACKETS_IN, len(lengths))
+        if _is_one_session(datagrams, lengths):
+            self._put(datagrams, source, lengths)
+            return
+        apart = memoryview(bytes(datagrams))
+        for number, length in enumerate(lengths):
+            self._put(apart[number * size : number * size + length], source, [length])
+
+    def _put(self, datagrams: memoryview, source: Source, lengths: list[int]) -> None:
+        """Put a datagram, or a train of one session, into the record where it belongs."""
+        first = datagrams[: lengths[0]]
+        kind = messages.message_type(first)
+        if isinstance(kind, DropReason):
+            self.counters.drop(kind, len(lengths))
+            return
+        if kind in (MessageType.INITIATION, MessageType.RESPONSE):
+            stream, label = self._admission, self._labelled(Kind.HANDSHAKE_MESSAGES, source, 0)
+        else:
+            row = self._indices.row(messages.receiver_index(first))
             if row is None:
-                self.counters.drop(DropReason.UNKNOWN_INDEX)
+                self.counters.drop(DropReason.UNKNOWN_INDEX, len(lengths))
                 return
-            target = self._workers[self._peers.owner(row)]
+            stream = self._workers[self._peers.owner(row)]
             if kind is MessageType.TRANSPORT:
-                sort, flags = Kind.DATAGRAMS, ecn_flags(congestion)
-        if not target.append(datagram, endpoint, sort, flags):
-            self.counters.drop(DropReason.RING_FULL)
+                label = self._labelled(Kind.DATAGRAMS, source, ecn_flags(source.congestion))
+            else:
+                label = self._labelled(Kind.HANDSHAKE_MESSAGES, source, 0)
+        self._intake.put(stream, label, datagrams, lengths)
+
+    def _labelled(self, kind: Kind, source: Source, flags: int) -> Label:
+        """Return the label; the same one as before where nothing has changed."""
+        last = self._label
+        endpoint: Endpoint = source.endpoint
+        if last.kind is not kind or last.flags != flags or last.endpoint is not endpoint:
+            self._label = Label(kind, 0, flags, endpoint)
+        return self._label
+
+
+def _is_one_session(datagrams: memoryview, lengths: list[int]) -> bool:
+    """Return whether a train is transport data of one receiver index throughout."""
+    first = bytes(datagrams[:_SESSION_BYTES])
+    if messages.message_type(datagrams[: lengths[0]]) is not MessageType.TRANSPORT:
+        return False
+    size, last = lengths[0], lengths[-1]
+    whole = len(lengths) - (last != size)
+    heads = np.frombuffer(datagrams, np.uint8, whole * size).reshape(whole, size)
+    if not (heads[:, :_SESSION_BYTES] == np.frombuffer(first, np.uint8)).all():
+        return False
+    tail = datagrams[whole * size :]
+    return not len(tail) or (
+        bytes(tail[:_SESSION_BYTES]) == first
+        and messages.message_type(tail) is MessageType.TRANSPORT
+    )

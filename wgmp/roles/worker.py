@@ -18,12 +18,14 @@ import heapq
 import os
 import socket
 import time
+from collections import Counter as Tally
 from collections import deque
 from itertools import groupby
 from typing import assert_never
 
 from wgmp.counters import Counter
-from wgmp.fastpath import reference
+from wgmp.fastpath import reference, virtio
+from wgmp.fastpath.segment import TCP, UDP
 from wgmp.orders import (
     AddAllowedIP,
     ForgetSources,
@@ -37,7 +39,7 @@ from wgmp.orders import (
     row_of,
 )
 from wgmp.peertable import PeerRow
-from wgmp.protocol import ecn, messages, noise, tai64n
+from wgmp.protocol import messages, noise, tai64n
 from wgmp.protocol.allowedips import AllowedIPs
 from wgmp.protocol.icmp import ErrorLimiter
 from wgmp.protocol.messages import MessageType
@@ -54,10 +56,11 @@ from wgmp.protocol.outcome import (
 from wgmp.protocol.peer import Peer
 from wgmp.record import HANDSHAKE, Kind, Record, ecn_flags
 from wgmp.role import Role, RoleContext
+from wgmp.stream import Label, RecordStream
 from wgmp.tun import DEFAULT_MTU
 
 # Records taken from one ring in one step.
-_BURST = 4
+_BURST = 8
 # Handshakes a successor starts per step, so that it serves its rings meanwhile.
 _REVIVALS = 8
 # Timers served in one step: thousands of peers may be due at once, when the interface comes up.
@@ -97,8 +100,14 @@ class Worker(Role):
         self._workers = context.workers
         self._table = context.peers
         self._indices = context.indices
-        self._to_udp = context.outputs["udp_writer"]
-        self._to_tun = context.outputs["tun_writer"]
+        self._udp = RecordStream(context.outputs["udp_writer"], self.counters)
+        self._tun = RecordStream(context.outputs["tun_writer"], self.counters)
+        offloads = context.devices.offloads
+        self._coalesce = frozenset(
+            protocol
+            for protocol, wanted in ((TCP, offloads.tun_tcp), (UDP, offloads.tun_udp))
+            if wanted
+        )
         self._unreachable = ErrorLimiter()
         self._identity: Identity | None = None
         self._mtu = DEFAULT_MTU
@@ -276,31 +285,39 @@ class Worker(Role):
     def _seal(self, record: Record, now: float) -> None:
         """Seal a record of packets for its peer, or stage them."""
         tenant = self._tenants.get(record.peer)
-        packets = record.packets()
-        if not record.can_be_sealed():
+        if record.shortest() < virtio.SIZE:
             self.counters.drop(DropReason.RING_CORRUPT)
             return
         if tenant is None:
-            self.counters.drop(DropReason.PEER_REMOVED, len(packets))
+            self.counters.drop(DropReason.PEER_REMOVED, record.count)
             return
-        endpoint = tenant.peer.endpoint
-        if endpoint is None or not self._up:
-            self._refuse(tenant, packets, now)
+        peer = tenant.peer
+        if peer.endpoint is None or not self._up:
+            self._refuse(tenant, record.packets(), now)
             return
-        keypair = tenant.peer.sending_keypair(now)
-        sealed = 0
+        packets = record.packets()
+        keypair = peer.sending_keypair(now)
         if keypair is not None:
-            out = self._to_udp.reserve()
-            if out is None:
-                self.counters.drop(DropReason.RING_FULL, len(packets))
-                return
-            out.begin(Kind.DATAGRAMS, record.peer, ecn_flags(record.ecn))
-            out.set_endpoint(endpoint)
+            out = self._udp
+            out.start(Label(Kind.DATAGRAMS, record.peer, ecn_flags(record.ecn), peer.endpoint))
             sealed = reference.seal(keypair, packets, out, self._mtu)
-            self._publish_sent(tenant, out)
-            self._act(tenant, tenant.peer.packets_sent(keypair, sealed, now), now)
-        for packet in packets[sealed:]:
-            self._act(tenant, tenant.peer.stage(bytes(packet), now), now)
+            out.flush()
+            self._count_drops(sealed.drops)
+            tenant.row.add_sent(out.sent_bytes)
+            self.counters.add(Counter.SEALED, out.sent_packets)
+            self._act(tenant, peer.packets_sent(keypair, out.sent_packets, now), now)
+            packets = packets[sealed.packets :]
+        for packet in packets:
+            self._stage(tenant, packet, now)
+
+    def _stage(self, tenant: Tenant, packet: memoryview, now: float) -> None:
+        """Let the peer keep a packet, or the segments of a super-packet, for a session to come."""
+        plain = reference.plain_packets(packet)
+        if isinstance(plain, DropReason):
+            self.counters.drop(plain)
+            return
+        for each in plain:
+            self._act(tenant, tenant.peer.stage(each, now), now)
 
     def _refuse(self, tenant: Tenant, packets: list[memoryview], now: float) -> None:
         """Drop packets that cannot be sent; answer those of a peer whose endpoint is not known."""
@@ -309,68 +326,53 @@ class Worker(Role):
             return
         self.counters.drop(DropReason.NO_ENDPOINT, len(packets))
         for packet in packets:
-            error = self._unreachable.unreachable(packet, now)
+            error = self._unreachable.unreachable(packet[virtio.SIZE :], now)
             if error is not None:
                 self._write(tenant, error)
                 self.counters.add(Counter.ICMP_ERRORS)
-
-    def _publish_sent(self, tenant: Tenant, out: Record) -> None:
-        tenant.row.add_sent(out.used)
-        self.counters.add(Counter.RECORDS_OUT)
-        self.counters.add(Counter.PACKETS_OUT, out.count)
-        self.counters.add(Counter.BYTES_OUT, out.used)
-        if not out.flags & HANDSHAKE:
-            self.counters.add(Counter.SEALED, out.count)
-        self._to_udp.publish()
 
     # --- in ---
 
     def _open(self, record: Record, now: float) -> None:
         """Open a record of datagrams: usually of one receiver index, possibly of several."""
         endpoint = record.endpoint()
-        if record.shortest() < messages.TransportHeader.MESSAGE_MIN:
+        if endpoint is None or record.shortest() < _KEEPALIVE_BYTES:
             self.counters.drop(DropReason.RING_CORRUPT)
             return
-        for index, group in groupby(record.packets(), messages.transport_index):
-            datagrams = list(group)
-            reason = self._open_session(index, datagrams, endpoint, record.ecn, now)
-            if reason is not None:
-                self.counters.drop(reason, len(datagrams))
+        for index, trains in groupby(reference.trains(record), lambda train: train.index):
+            self._open_session(index, list(trains), record, endpoint, now)
 
     def _open_session(
         self,
         index: int,
-        datagrams: list[memoryview],
-        endpoint: Endpoint | None,
-        congestion: int,
+        trains: list[reference.Train],
+        record: Record,
+        endpoint: Endpoint,
         now: float,
-    ) -> DropReason | None:
-        """Open one session's datagrams, or return why none of them can be."""
+    ) -> None:
+        """Open one session's datagrams."""
         peer = self._by_index.get(index, -1)
         tenant = self._tenants.get(peer)
         keypair = None if tenant is None else tenant.peer.keypair(index)
+        count = sum(train.count for train in trains)
         if tenant is None or keypair is None:
-            return DropReason.UNKNOWN_INDEX
-        if endpoint is None:
-            return DropReason.NO_ENDPOINT
+            self.counters.drop(DropReason.UNKNOWN_INDEX, count)
+            return
         if keypair.expired(now):
-            return DropReason.KEYPAIR_EXPIRED
-        out = self._to_tun.reserve()
-        if out is None:
-            return DropReason.RING_FULL
-        out.begin(Kind.PACKETS, peer)
-        opened = reference.open_datagrams(
-            keypair, datagrams, out, lambda source: self._source_owner(source) == peer
+            self.counters.drop(DropReason.KEYPAIR_EXPIRED, count)
+            return
+        self._tun.start(Label(Kind.PACKETS, peer))
+        opened = reference.open_trains(
+            keypair,
+            record,
+            trains,
+            self._tun,
+            lambda source: self._source_owner(source) == peer,
+            congestion=record.ecn,
+            coalesce=self._coalesce,
         )
-        for reason, count in opened.drops.items():
-            self.counters.drop(reason, count)
-        if congestion in ecn.MARKING:
-            self._mark(out, congestion)
-        if out.count:
-            self.counters.add(Counter.RECORDS_OUT)
-            self.counters.add(Counter.PACKETS_OUT, out.count)
-            self.counters.add(Counter.BYTES_OUT, out.used)
-            self._to_tun.publish()
+        self._tun.flush()
+        self._count_drops(opened.drops)
         authenticated = opened.data + opened.keepalives
         if authenticated:
             tenant.row.add_received(opened.received_bytes)
@@ -380,18 +382,10 @@ class Worker(Role):
                 keypair, endpoint, opened.data, opened.keepalives, now
             )
             self._act(tenant, outcomes, now)
-        return None
 
-    def _mark(self, out: Record, congestion: int) -> None:
-        """Combine the datagrams' outer ECN field into the opened packets (RFC 6040)."""
-        packets = [bytes(packet) for packet in out.packets()]
-        out.begin(Kind.PACKETS, out.peer)
-        for packet in packets:
-            combined = ecn.decapsulate(packet, congestion)
-            if combined is not None:
-                out.append(combined)
-            else:
-                self.counters.drop(DropReason.CONGESTION_NOT_ECT)
+    def _count_drops(self, drops: Tally[DropReason]) -> None:
+        for reason, count in drops.items():
+            self.counters.drop(reason, count)
 
     def _source_owner(self, source: bytes) -> int | None:
         try:
@@ -468,30 +462,25 @@ class Worker(Role):
             heapq.heappush(self._schedule, (deadline, tenant.peer.peer))
 
     def _send(self, tenant: Tenant, outcome: SendDatagram) -> None:
-        out = self._to_udp.reserve()
-        if out is None:
-            self.counters.drop(DropReason.RING_FULL)
-            return
-        out.begin(Kind.DATAGRAMS, tenant.peer.peer, HANDSHAKE if outcome.handshake else 0)
-        out.set_endpoint(outcome.endpoint)
-        out.append(outcome.datagram)
         match messages.message_type(outcome.datagram):
             case MessageType.INITIATION:
                 self.counters.add(Counter.HANDSHAKES_BEGUN)
             case MessageType.RESPONSE:
                 self.counters.add(Counter.HANDSHAKES_ANSWERED)
-            case MessageType.TRANSPORT if len(outcome.datagram) == _KEEPALIVE_BYTES:
-                self.counters.add(Counter.KEEPALIVES_SENT)
-        self._publish_sent(tenant, out)
+            case MessageType.TRANSPORT:
+                self.counters.add(Counter.SEALED)
+                if len(outcome.datagram) == _KEEPALIVE_BYTES:
+                    self.counters.add(Counter.KEEPALIVES_SENT)
+        flags = HANDSHAKE if outcome.handshake else 0
+        self._udp.start(Label(Kind.DATAGRAMS, tenant.peer.peer, flags, outcome.endpoint))
+        self._udp.append(outcome.datagram, [len(outcome.datagram)])
+        self._udp.flush()
+        tenant.row.add_sent(self._udp.sent_bytes)
 
     def _write(self, tenant: Tenant, packet: bytes) -> None:
-        out = self._to_tun.reserve()
-        if out is None:
-            self.counters.drop(DropReason.RING_FULL)
-            return
-        out.begin(Kind.PACKETS, tenant.peer.peer)
-        out.append(packet)
-        self._to_tun.publish()
+        self._tun.start(Label(Kind.PACKETS, tenant.peer.peer))
+        self._tun.append(virtio.PLAIN + packet, [virtio.SIZE + len(packet)])
+        self._tun.flush()
 
 
 def _tai64n() -> bytes:
