@@ -15,10 +15,10 @@ import signal
 import socket
 import sys
 from collections import deque
+from collections.abc import Iterable
 
 from wgmp import process
 from wgmp.fabric import Fabric
-from wgmp.orders import Order, encode_orders
 from wgmp.role import Devices, Role
 from wgmp.roles import build_role
 from wgmp.topology import ProcessRow
@@ -44,9 +44,12 @@ class Child:
         self.ready = False
         self._queue: deque[tuple[bytes, list[int]]] = deque()
 
-    def send(self, orders: list[Order], descriptors: list[int]) -> bool:
-        """Queue orders and send what the socket takes; return whether some still wait."""
-        for message in encode_orders(orders):
+    def send(self, messages: Iterable[bytes], descriptors: list[int]) -> bool:
+        """Queue encoded orders and send what the socket takes; return whether some still wait.
+
+        `descriptors`: go with the first message.
+        """
+        for message in messages:
             self._queue.append((message, descriptors))
             descriptors = []
         return self.flush()

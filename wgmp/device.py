@@ -67,7 +67,8 @@ class PeerEntry:
 
     `peer`: peer id. `preshared_key`: 32 bytes, zeros for none. `keepalive`: seconds, 0 off.
     `endpoint`: as last configured, not where the peer has roamed to.
-    `allowed_ips`: its prefixes in the order they came (a dict used as an ordered set).
+    `allowed_ips`: its prefixes in the order they came. A list, for most peers have few, and
+    there are thousands of peers.
     """
 
     __slots__ = ("allowed_ips", "endpoint", "keepalive", "peer", "preshared_key", "public_key")
@@ -78,7 +79,7 @@ class PeerEntry:
         self.preshared_key = ZERO_KEY
         self.endpoint: Endpoint | None = None
         self.keepalive = 0
-        self.allowed_ips: dict[Prefix, None] = {}
+        self.allowed_ips: list[Prefix] = []
 
     def __repr__(self) -> str:
         """Name the peer without its keys."""
@@ -210,21 +211,23 @@ class Device:
             return
         self._note_owner(prefix, owner)
         if owner is not None:
-            del owner.allowed_ips[prefix]
+            owner.allowed_ips.remove(prefix)
         self._owners[prefix] = entry
-        entry.allowed_ips[prefix] = None
+        entry.allowed_ips.append(prefix)
 
     def remove_allowed_ip(self, entry: PeerEntry, prefix: Prefix) -> None:
         """Take the prefix from the peer; nothing happens when the peer does not have it."""
-        if prefix in entry.allowed_ips:
+        if self._owners.get(prefix) is entry:
             self._note_owner(prefix, entry)
-            del entry.allowed_ips[prefix]
+            entry.allowed_ips.remove(prefix)
             del self._owners[prefix]
 
     def replace_allowed_ips(self, entry: PeerEntry) -> None:
         """Take all prefixes from the peer."""
-        for prefix in list(entry.allowed_ips):
-            self.remove_allowed_ip(entry, prefix)
+        for prefix in entry.allowed_ips:
+            self._note_owner(prefix, entry)
+            del self._owners[prefix]
+        entry.allowed_ips.clear()
 
     def _note_owner(self, prefix: Prefix, owner: PeerEntry | None) -> None:
         # Only the first change counts: that is whom the roles still hold for the owner.

@@ -37,6 +37,7 @@ ROW_WORDS = 16
 
 _OWNER, _TENANT, _VERSION, _RX, _TX, _HANDSHAKE, _ENDPOINT, _TIMESTAMP = 0, 1, 2, 3, 4, 5, 6, 12
 _TIMESTAMP_BYTES = 12
+_NO_TIMESTAMP = bytes(_TIMESTAMP_BYTES)
 
 # Three keypairs and a handshake for each of 16,384 peers fill half of it.
 INDEX_ENTRIES = 131_072
@@ -72,9 +73,7 @@ class PeerTable:
 
     def row(self, peer: int) -> PeerRow:
         """Return the peer's row, for its owning worker."""
-        start = row_of(peer) * ROW_WORDS
-        words = self._words[start : start + ROW_WORDS]
-        return PeerRow(words, peer)
+        return PeerRow(self._segment, peer)
 
     def figures(self, peer: int) -> PeerFigures:
         """Return what the row says; zeros when its tenant is another peer (or none yet)."""
@@ -85,77 +84,88 @@ class PeerTable:
 class PeerRow:
     """One peer's row. `adopt` makes the peer its tenant; only then may it be written."""
 
-    __slots__ = ("_peer", "_words")
+    # Offsets into the whole table: a view of its own for each of thousands of rows costs memory.
+    __slots__ = ("_bytes", "_peer", "_start", "_words")
 
-    def __init__(self, words: memoryview, peer: int) -> None:
-        self._words = words
+    def __init__(self, segment: Segment, peer: int) -> None:
+        self._words = segment.words
+        self._bytes = segment.bytes
+        self._start = row_of(peer) * ROW_WORDS
         self._peer = peer
 
     def is_tenant(self) -> bool:
         """Return whether the row speaks of this peer."""
         # The id is stored with one added: a fresh row's zero is nobody's.
-        return bool(self._words[_TENANT] == self._peer + 1)
+        return bool(self._words[self._start + _TENANT] == self._peer + 1)
 
     def adopt(self) -> bool:
         """Owner: take the row over; return whether a predecessor already kept it for this peer."""
         if self.is_tenant():
-            self._words[_VERSION] += self._words[_VERSION] & 1  # it died while writing
+            version = self._start + _VERSION
+            self._words[version] += self._words[version] & 1  # it died while writing
             return True
-        self._words[_TENANT] = 0
+        self._words[self._start + _TENANT] = 0
         for word in range(_VERSION, ROW_WORDS):
-            self._words[word] = 0
-        self._words[_TENANT] = self._peer + 1
+            self._words[self._start + word] = 0
+        self._words[self._start + _TENANT] = self._peer + 1
         return False
 
     def abandon(self) -> None:
         """Owner: the peer is gone; the row speaks of nobody."""
-        self._words[_TENANT] = 0
+        self._words[self._start + _TENANT] = 0
 
     def add_received(self, count: int) -> None:
         """Owner: count authenticated bytes received."""
-        self._words[_RX] += count
+        self._words[self._start + _RX] += count
 
     def add_sent(self, count: int) -> None:
         """Owner: count bytes sent."""
-        self._words[_TX] += count
+        self._words[self._start + _TX] += count
 
     def set_last_handshake(self, unix_ns: int) -> None:
         """Owner: a handshake completed."""
-        self._words[_HANDSHAKE] = unix_ns
+        self._words[self._start + _HANDSHAKE] = unix_ns
 
     def set_endpoint(self, endpoint: Endpoint | None) -> None:
         """Owner: the peer is at `endpoint` now."""
         packed = bytes(ENDPOINT_BYTES) if endpoint is None else pack_endpoint(endpoint)
-        self._words[_VERSION] += 1
-        self._bytes(_ENDPOINT, ENDPOINT_BYTES)[:] = packed
-        self._words[_VERSION] += 1
+        self._words[self._start + _VERSION] += 1
+        self._put(_ENDPOINT, packed)
+        self._words[self._start + _VERSION] += 1
 
     def set_greatest_timestamp(self, timestamp: bytes) -> None:
         """Owner: remember the newest initiation's 12-byte TAI64N label."""
-        self._bytes(_TIMESTAMP, _TIMESTAMP_BYTES)[:] = timestamp
+        self._put(_TIMESTAMP, timestamp)
 
     def greatest_timestamp(self) -> bytes:
         """Return the 12 bytes of the newest initiation's label, zeros for none."""
-        return bytes(self._bytes(_TIMESTAMP, _TIMESTAMP_BYTES))
+        timestamp = self._get(_TIMESTAMP, _TIMESTAMP_BYTES)
+        return timestamp if any(timestamp) else _NO_TIMESTAMP  # one object for all who have none
 
     def endpoint(self) -> Endpoint | None:
         """Return the endpoint last written, or None; never half of one and half of another."""
-        words = self._words
+        words, version_at = self._words, self._start + _VERSION
         for _ in range(_ATTEMPTS):
-            version = words[_VERSION]
-            endpoint = unpack_endpoint(bytes(self._bytes(_ENDPOINT, ENDPOINT_BYTES)))
-            if not version & 1 and words[_VERSION] == version:
+            version = words[version_at]
+            endpoint = unpack_endpoint(self._get(_ENDPOINT, ENDPOINT_BYTES))
+            if not version & 1 and words[version_at] == version:
                 return endpoint
         return None  # its writer died half-way; the successor writes it anew
 
     def figures(self) -> PeerFigures:
         """Return the row's figures."""
-        words = self._words
-        return PeerFigures(self.endpoint(), words[_HANDSHAKE], words[_RX], words[_TX])
+        words, start = self._words, self._start
+        return PeerFigures(
+            self.endpoint(), words[start + _HANDSHAKE], words[start + _RX], words[start + _TX]
+        )
 
-    def _bytes(self, word: int, length: int) -> memoryview:
-        start = word * WORD_BYTES
-        return self._words.cast("B")[start : start + length]
+    def _get(self, word: int, length: int) -> bytes:
+        at = (self._start + word) * WORD_BYTES
+        return bytes(self._bytes[at : at + length])
+
+    def _put(self, word: int, content: bytes) -> None:
+        at = (self._start + word) * WORD_BYTES
+        self._bytes[at : at + len(content)] = content
 
 
 class IndexTable:

@@ -116,13 +116,17 @@ class Loop:
             if not busy:
                 self._doorbell.wake_up()
             now = boottime()
-            for descriptor, _ in events:
+            broken = 0
+            for descriptor, mask in events:
                 self._dispatch(descriptor, now)
+                broken |= mask & _BROKEN
             busy = False
             for role in self._roles:
                 if role.step(now):
                     busy = True
                 role.counters.store(Counter.HEARTBEAT, int(now * 1e9))
+            if broken:
+                self._watch()  # a role that has given its descriptor up is not woken by it again
             self._watch_writers()
         for role in self._roles:
             role.teardown()
@@ -152,26 +156,29 @@ class Loop:
             self._take_orders(now)
 
     def _take_orders(self, now: float) -> None:
-        """Let every role obey what the supervisor sent; the end of the stream is the stop."""
-        while True:
-            try:
-                message, sockets = _receive(self._control)
-            except BlockingIOError:
-                return
-            except ConnectionError:
-                message, sockets = b"", []
-            if not message:
-                self._stopping = True
-                return
-            orders = decode_orders(message)
-            for order in orders:
-                for role in self._roles:
-                    role.obey(order, now, sockets)
-            if any(isinstance(order, SetSockets) for order in orders):
-                self._watch()
-                for old in self._sockets:
-                    old.close()
-                self._sockets = sockets
+        """Let every role obey one message of orders; the end of the stream is the stop.
+
+        There may be hundreds of messages, with thousands of peers. The roles work in between:
+        as long as there are more, epoll says so.
+        """
+        try:
+            message, sockets = _receive(self._control)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            message, sockets = b"", []
+        if not message:
+            self._stopping = True
+            return
+        orders = decode_orders(message)
+        for order in orders:
+            for role in self._roles:
+                role.obey(order, now, sockets)
+        if any(isinstance(order, SetSockets) for order in orders):
+            self._watch()
+            for old in self._sockets:
+                old.close()
+            self._sockets = sockets
 
     def _blocked(self) -> int | None:
         for role in self._roles:
@@ -213,6 +220,7 @@ class Loop:
 
 
 _OUT_ONLY = select.EPOLLOUT
+_BROKEN = select.EPOLLERR | select.EPOLLHUP
 
 
 def _receive(control: socket.socket) -> tuple[bytes, list[socket.socket]]:

@@ -20,10 +20,10 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from wgmp import netlink, offload, tun, udp
+from wgmp import memory, netlink, offload, tun, udp
 from wgmp.child import Child, spawn
 from wgmp.device import Device
 from wgmp.errors import RoleError, WgmpError
@@ -37,6 +37,7 @@ from wgmp.orders import (
     SetPeer,
     SetSockets,
     decode_report,
+    encode_orders,
     row_of,
 )
 from wgmp.peertable import ROWS
@@ -50,6 +51,10 @@ log = logging.getLogger("wgmp")
 _BOOT_LIMIT_S = 20.0
 _STOP_LIMIT_S = 2.0
 _SOCKET_CHECK_S = 0.5
+
+# A change of this size leaves megabytes behind.
+_MANY_ORDERS = 1000
+_GIVE_BACK_AFTER_S = 1.0
 
 # A role that dies again within _STABLE_S waits 0, 0.1, 0.2, 0.4 ... s; after _MAX_DEATHS in a
 # row there is no hope in one more.
@@ -104,8 +109,7 @@ class Supervisor:
         for old in self._sockets:
             old.close()
         self._sockets = sockets
-        for child in self.children.values():
-            self._send(child, [self._sockets_order()], [sock.fileno() for sock in sockets])
+        self._broadcast([self._sockets_order()], [sock.fileno() for sock in sockets])
         return bound
 
     def set_fwmark(self, mark: int) -> None:
@@ -157,6 +161,9 @@ class Supervisor:
         orders = self.device.take_orders()
         self._assign(orders)
         self._broadcast(orders)
+        if len(orders) >= _MANY_ORDERS and self._loop is not None:
+            # The request and the reply are still being held.
+            self._loop.call_later(_GIVE_BACK_AFTER_S, memory.give_back)
 
     async def _wait_until_ready(self) -> None:
         try:
@@ -194,7 +201,7 @@ class Supervisor:
         self._loop.add_reader(child.control.fileno(), self._take_report, child)
         orders: list[Order] = [self._link_watch.link, *self.device.snapshot()]
         self._assign(orders)
-        self._send(child, orders)
+        self._send(child, encode_orders(orders))
 
     def _take_report(self, child: Child) -> None:
         assert self._loop is not None
@@ -272,15 +279,16 @@ class Supervisor:
                 owner = row_of(order.peer) % self.topology.workers
                 self.fabric.peers.set_owner(order.peer, owner)
 
-    def _broadcast(self, orders: list[Order]) -> None:
-        if orders:
-            for child in self.children.values():
-                self._send(child, orders)
+    def _broadcast(self, orders: list[Order], descriptors: Sequence[int] = ()) -> None:
+        # Encoded once: with thousands of peers it is megabytes.
+        messages = encode_orders(orders)
+        for child in self.children.values():
+            self._send(child, messages, descriptors)
 
     def _send(
-        self, child: Child, orders: list[Order], descriptors: list[int] | None = None
+        self, child: Child, messages: Iterable[bytes], descriptors: Sequence[int] = ()
     ) -> None:
-        if child.send(orders, descriptors or []):
+        if child.send(messages, list(descriptors)):
             assert self._loop is not None
             self._loop.add_writer(child.control.fileno(), self._flush, child)
 

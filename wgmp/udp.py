@@ -206,6 +206,10 @@ class Sender:
         """Return whether `send` may be given trains for the endpoint."""
         return self.segments and endpoint not in self._single_only
 
+    def forget_paths(self) -> None:
+        """Routes changed: what was too narrow for a train may be wide enough now."""
+        self._single_only.clear()
+
     def send(
         self, datagrams: memoryview, endpoint: Endpoint, traffic_class: int = 0, segment: int = 0
     ) -> int | None:

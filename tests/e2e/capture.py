@@ -33,18 +33,17 @@ class Capture:
     def packets(self, seconds: float = 0.2) -> list[Any]:
         """Return what has passed since the last call and passes in the next `seconds`."""
         deadline = time.monotonic() + seconds
-        found = []
+        found: list[Any] = []
         while True:
-            self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+            # What has passed already is taken, however long that takes.
+            self._socket.settimeout(max(0.0, deadline - time.monotonic()))
             try:
                 content = self._socket.recv(1 << 17)
-            except TimeoutError:
+            except (TimeoutError, BlockingIOError):
                 return found
             version = content[0] >> 4
             if version in (4, 6):
                 found.append(IP(content) if version == 4 else IPv6(content))
-            if time.monotonic() > deadline:
-                return found
 
     def close(self) -> None:
         """Look no more."""

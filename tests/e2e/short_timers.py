@@ -8,16 +8,22 @@ from wgmp.protocol import constants
 
 REKEY_AFTER_S = 3.0
 
-# A session is refused soon after it should have been replaced, so that a rekey that does not
-# happen is seen at once. An initiation must not be held back longer than a session lasts.
-vars(constants).update(
-    REKEY_TIMEOUT=1.0,
-    REKEY_AFTER_TIME=REKEY_AFTER_S,
-    REJECT_AFTER_TIME=2 * REKEY_AFTER_S,
-    REKEY_ON_RECEIVE_AFTER_TIME=1.75 * REKEY_AFTER_S,
-)
+
+def shorten() -> None:
+    """Let sessions be replaced every REKEY_AFTER_S, and refused soon after they should have been.
+
+    An initiation is not held back longer than a session lasts.
+    """
+    vars(constants).update(
+        REKEY_TIMEOUT=1.0,
+        REKEY_AFTER_TIME=REKEY_AFTER_S,
+        REJECT_AFTER_TIME=2 * REKEY_AFTER_S,
+        REKEY_ON_RECEIVE_AFTER_TIME=1.75 * REKEY_AFTER_S,
+    )
+
 
 if __name__ == "__main__":
+    shorten()
     from wgmp.cli import main_wgmpd
 
     sys.exit(main_wgmpd())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import select
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psutil
 import pytest
 from hostile.wire import Wire, inside
 from scapy.layers.inet import IP, UDP
@@ -168,6 +170,22 @@ def test_a_packet_longer_than_the_mtu_is_answered_with_the_mtu(tunnel: MakeTunne
     assert gateway.ping(peer.inner6, "-s2000")
 
 
+def test_a_larger_mtu_that_no_order_has_told_yet_is_no_reason_to_complain(
+    tunnel: MakeTunnel,
+) -> None:
+    """The kernel would believe the complaint for ten minutes."""
+    ends = connected(tunnel)
+    gateway, peer = ends.left, ends.right
+    peer.namespace.run("ip", "link", "set", peer.interface, "mtu", "3000")
+    gateway.process.send_signal(signal.SIGSTOP)
+    try:
+        gateway.namespace.run("ip", "link", "set", gateway.interface, "mtu", "3000")
+        assert gateway.ping(peer.inner4, "-Mdo", "-s2900", wait_s=3)
+    finally:
+        gateway.process.send_signal(signal.SIGCONT)
+    assert "packet_too_big" not in gateway.drops()
+
+
 # ECN
 
 
@@ -219,7 +237,11 @@ def marker(gateway: Gateway, port: int, family: int) -> tuple[Callable[[], None]
     ip = "ip" if family == 4 else "ip6"
 
     def nft(*words: str) -> Callable[[], None]:
-        return lambda: [gateway.namespace.run("nft", line) for line in words] and None
+        def apply() -> None:
+            for line in words:
+                gateway.namespace.run("nft", line)
+
+        return apply
 
     return (
         nft(
@@ -340,6 +362,28 @@ def test_an_initiation_to_a_link_that_is_down_is_not_answered(tunnel: MakeTunnel
     assert ends.left.ping(ends.right.inner4, wait_s=12), "its peer tries again"
 
 
+@pytest.mark.parametrize("topology", ["pipeline", "compact"])
+def test_a_deleted_link_keeps_nobody_busy_until_the_gateway_ends(
+    tunnel: MakeTunnel, topology: str
+) -> None:
+    gateway = connected(tunnel, "wireguard-go", topology=topology).left
+    roles = [psutil.Process(pid) for pid in gateway.role_pids().values()]
+    gateway.process.send_signal(signal.SIGSTOP)  # a supervisor that is late to hear of it
+    try:
+        gateway.namespace.run("ip", "link", "delete", gateway.interface)
+        before = cpu_seconds(roles)
+        time.sleep(0.5)
+        assert cpu_seconds(roles) - before < 0.1
+    finally:
+        gateway.process.send_signal(signal.SIGCONT)
+    assert gateway.process.wait(5) == 0
+    assert not gateway.socket.exists()
+
+
+def cpu_seconds(processes: list[psutil.Process]) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+
 def set_link(gateway: Gateway, state: str) -> None:
     gateway.namespace.run("ip", "link", "set", gateway.interface, state)
 
@@ -412,10 +456,10 @@ def test_answers_go_out_by_the_route_and_not_where_the_question_came_in(
     wire = Wire(peer, here, (target, port))
     wire.send(b"question")
     ready, _, _ = select.select(sockets, [], [], 2)
-    received = udp.Receiver().receive(ready[0], memoryview(bytearray(100)))
+    received = udp.Receiver().receive(ready[0], [memoryview(bytearray(100))])
     assert received is not None
     assert received[1] is not None
-    udp.Sender(sockets).send(memoryview(b"answer"), received[1])
+    udp.Sender(sockets, segments=False).send(memoryview(b"answer"), received[1].endpoint)
     assert wire.receive() == b"answer"
     for sock in (*sockets, wire.socket):
         sock.close()

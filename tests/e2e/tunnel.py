@@ -117,7 +117,7 @@ class Gateway:
 
     def ping_all(self, address: str, count: int, size: int) -> bool:
         """Ping `count` times with `size` bytes; tell whether every one was answered."""
-        done = self._ping(address, f"-c{count}", "-i0.01", f"-s{size}", "-w10")
+        done = self._ping(address, f"-c{count}", "-i0.01", f"-s{size}", "-W5")
         return f" {count} received, 0% packet loss" in done.stdout
 
     def _ping(self, address: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -160,8 +160,10 @@ class Peer:
     @classmethod
     def of_line(cls, line: str) -> Peer:
         """Read a line: eight fields apart by tabs."""
-        words = line.split("\t")
-        return cls(*words[:4], *map(int, words[4:7]), words[7])
+        public_key, preshared_key, endpoint, allowed_ips, *numbers, keepalive = line.split("\t")
+        handshake, received, sent = map(int, numbers)
+        identity = (public_key, preshared_key, endpoint, allowed_ips)
+        return cls(*identity, handshake, received, sent, keepalive)
 
 
 def transfer(

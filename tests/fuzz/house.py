@@ -34,6 +34,7 @@ from wgmp.tun import TunQueue
 
 LOOPBACK = bytes([127, 0, 0, 1])
 # The inner addresses: a peer whose endpoint is known, one whose is not; nobody has another.
+GATEWAY4 = bytes([10, 77, 0, 1])
 KNOWN4, SILENT4 = bytes([10, 99, 0, 1]), bytes([10, 99, 0, 2])
 KNOWN6, SILENT6 = bytes([0xFD, 99] + [0] * 13 + [1]), bytes([0xFD, 99] + [0] * 13 + [2])
 KNOWN, SILENT = 1, 2
@@ -175,7 +176,7 @@ class House:
             sock.close()
 
 
-def ipv4(destination: bytes, payload: bytes, source: bytes = LOOPBACK) -> bytes:
+def ipv4(destination: bytes, payload: bytes, source: bytes = GATEWAY4) -> bytes:
     """An IPv4 packet with UDP's protocol number; its checksum is not looked at."""
     length = (20 + len(payload)).to_bytes(2, "big")
     return b"\x45\0" + length + bytes(4) + b"\x40\x11\0\0" + source + destination + payload

@@ -16,7 +16,6 @@ lives for many calls, so that its state gets deep, and is replaced before it get
 from __future__ import annotations
 
 import contextlib
-import logging
 import struct
 from collections.abc import Callable, Iterator
 from functools import wraps
@@ -33,7 +32,7 @@ from wgmp.peertable import PeerFigures
 from wgmp.protocol.outcome import Endpoint
 from wgmp.record import LENGTHS_OFFSET
 
-from .house import KNOWN4, KNOWN6, LOOPBACK, SILENT4, SILENT6, House, ipv4, ipv6
+from .house import GATEWAY4, KNOWN4, KNOWN6, LOOPBACK, SILENT4, SILENT6, House, ipv4, ipv6
 
 Target = Callable[[bytes], None]
 
@@ -42,8 +41,6 @@ _PAUSES = (0.0, 0.0, 0.0, 0.02, 1.0, 5.4, 16.0, 130.0, 600.0)
 _CALLS_PER_HOUSE = 2000
 _DESTINATIONS = (KNOWN4, SILENT4, bytes([10, 99, 0, 9]), bytes([224, 0, 0, 1]))
 _DESTINATIONS6 = (KNOWN6, SILENT6, bytes([0xFD] + [9] * 15), bytes([0xFF, 2] + [0] * 13 + [1]))
-
-logging.getLogger("wgmp").setLevel(logging.CRITICAL)
 
 
 class _Lodging:
@@ -243,7 +240,7 @@ SEEDS: dict[str, list[bytes]] = {
     "initiation": [bytes([0, mode]) + bytes(140) for mode in range(3)],
     "response": [bytes([0, mode]) + bytes(88) for mode in range(3)],
     "cookie_reply": [bytes([0, mode]) + bytes(60) for mode in range(3)],
-    "transport": [bytes([0, mode]) + ipv4(LOOPBACK, b"payload", KNOWN4) for mode in range(99)],
+    "transport": [bytes([0, mode]) + ipv4(GATEWAY4, b"payload", KNOWN4) for mode in range(99)],
     "tun": [
         bytes([0, mode]) + _SUPER + tcp + bytes(3000)
         for mode in range(0, 256, 8)

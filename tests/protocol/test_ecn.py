@@ -13,7 +13,7 @@ from wgmp.protocol import ecn
 from wgmp.protocol.ecn import CE, ECT_0, ECT_1, NOT_ECT
 
 # RFC 6040, figure 4: what comes out, by inner (row) and outer field.
-FIGURE_4 = {
+FIGURE_4: dict[int, dict[int, int | None]] = {
     NOT_ECT: {NOT_ECT: NOT_ECT, ECT_0: NOT_ECT, ECT_1: NOT_ECT, CE: None},
     ECT_0: {NOT_ECT: ECT_0, ECT_0: ECT_0, ECT_1: ECT_1, CE: CE},
     ECT_1: {NOT_ECT: ECT_1, ECT_0: ECT_1, ECT_1: ECT_1, CE: CE},

@@ -11,15 +11,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+from wgmp.netns import Namespaces
+
 from .cost import cpu_seconds, machine_busy_seconds, memory
 from .figures import percentile
 from .traffic import Delivered, Stream, ping, send
-from .tunnels import Pair
+from .tunnels import Pair, star
 
-GROUPS = ("tcp", "udp", "ping", "memory")
+GROUPS = ("tcp", "udp", "ping", "memory", "peers")
 
 # A tunnel's UDP payloads: small, middling, and about the largest that is not fragmented.
 UDP_SIZES = (64, 512, 1200)
+
+_PEERS = 8
+_PEER_STREAM = Stream(payload_bytes=1200, bits_per_second=20_000_000)
+# Beyond those of the pairs, which exist meanwhile.
+_STAR_NETWORK = 200
 
 _GB = 1e9
 _MB = 1e6
@@ -66,6 +73,8 @@ def cases(groups: Iterable[str], udp_sizes: Iterable[int], mixed: bool) -> Itera
         yield Case("ping, under TCP load", _ping_loaded)
     if "memory" in wanted:
         yield Case("memory, under TCP load", _memory)
+    if "peers" in wanted:
+        yield Case(f"a with {_PEERS} peers b", _peers)
 
 
 def _tcp(stream: Stream, pair: Pair, seconds: float) -> list[Figure]:
@@ -96,6 +105,32 @@ def _udp(stream: Stream, pair: Pair, seconds: float) -> list[Figure]:
         Figure("delivered", "packets/s", delivered.arrived / delivered.seconds),
         Figure("loss", "%", 100 * lost),
     ]
+
+
+def _peers(pair: Pair, seconds: float) -> list[Figure]:
+    """Let peers send moderate UDP all at once, then TCP both ways. Nothing on a bare veth."""
+    if pair.programs is None:
+        return []
+    with Namespaces() as world:
+        pairs = star(world, pair.directory, *pair.programs, _PEERS, _STAR_NETWORK)
+        udp = _all_at_once([(each, _PEER_STREAM) for each in pairs], seconds)
+        pids = pairs[0].b.processes()
+        before = cpu_seconds(pids)
+        both = (Stream(from_a=True), Stream(from_a=False))
+        tcp = _all_at_once([(each, stream) for each in pairs for stream in both], seconds)
+        used = cpu_seconds(pids) - before
+    sent, arrived = sum(d.sent for d in udp), sum(d.arrived for d in udp)
+    return [
+        Figure("TCP both ways at once, in all", "Gbit/s", sum(_gbit(each) for each in tcp)),
+        Figure("CPU of a at that", "s/GB", used * _GB / max(1, sum(each.bytes for each in tcp))),
+        Figure("UDP, 20 Mbit/s each, loss", "%", 100 * max(0, sent - arrived) / max(1, sent)),
+    ]
+
+
+def _all_at_once(loads: list[tuple[Pair, Stream]], seconds: float) -> list[Delivered]:
+    with ThreadPoolExecutor(len(loads)) as executor:
+        sending = [executor.submit(send, pair, stream, seconds) for pair, stream in loads]
+        return [each.result() for each in sending]
 
 
 def _ping_idle(pair: Pair, seconds: float) -> list[Figure]:

@@ -34,6 +34,7 @@ from wgmp.orders import (
     SetLink,
     SetPeer,
     SetPrivateKey,
+    encode_orders,
 )
 from wgmp.protocol import noise
 from wgmp.protocol.keypair import Keypair
@@ -63,7 +64,7 @@ _HERE = Endpoint(bytes([192, 0, 2, 1]), 51820)
 _GATEWAY = bytes([10, 77, 0, 1])
 _LIMIT_S = 15.0
 _PAUSE_S = 0.0005
-# Records in a ring of datagrams, opened at one go: deeper than a gateway's, to make it worth timing.
+# Records opened at one go: the rings are deeper than a gateway's, to make it worth timing.
 _BATCH = 256
 # Records that wait to be sealed: so few that what comes of them always finds room.
 _WINDOW = 32
@@ -236,7 +237,7 @@ def _workers(count: int) -> Iterator[list[_Lane]]:
         for row in fabric.topology.processes:
             if row.name.startswith("worker"):
                 children.append(spawn(row, fabric, no_devices()))
-                children[-1].send(orders, [])
+                children[-1].send(encode_orders(orders), [])
         for lane, child in zip(lanes, children, strict=True):
             lane.process = child.pid
             _wait_for_peer(lane)

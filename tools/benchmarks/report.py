@@ -20,10 +20,22 @@ class Run:
     sections: list[Section] = field(default_factory=list)
 
 
+# Longer names stand in the legend alone.
+_HEAD = 24
+
+
+def legend(section: Section) -> str:
+    """Return which number is which column: the ratios are given by numbers."""
+    names = (f"({number}) {column}" for number, column in enumerate(section.columns, 1))
+    return f"Columns: {', '.join(names)}."
+
+
 def table(section: Section) -> str:
     """Return a section's lines as a Markdown table with aligned columns."""
-    ratios = [f"{above} / {below}" for above, below in section.ratios]
-    rows = [["", "unit", *section.columns, *ratios]]
+    numbers = {column: str(number) for number, column in enumerate(section.columns, 1)}
+    heads = [number if len(name) > _HEAD else name for name, number in numbers.items()]
+    ratios = [f"{numbers[above]} / {numbers[below]}" for above, below in section.ratios]
+    rows = [["", "unit", *heads, *ratios]]
     for line in section.lines:
         values = [_text(spread(line.samples.get(column, ()))) for column in section.columns]
         # A ratio of shares says nothing.
@@ -59,7 +71,8 @@ def terminal(run: Run) -> str:
     """Return the tables and what failed."""
     blocks = []
     for section in run.sections:
-        blocks.append(f"{section.title}: median (least..greatest)\n\n{table(section)}")
+        blocks.append(f"{section.title}: median (least..greatest). {legend(section)}")
+        blocks.append(table(section))
         blocks += [f"failed: {failure}" for failure in section.failures]
     return "\n\n".join(blocks)
 
@@ -99,6 +112,6 @@ def page(run: Run) -> str:
         "care; a difference smaller than the spreads is none. During this run:\n\n" + noise,
     ]
     for section in run.sections:
-        blocks += [f"## {section.title}", section.note, table(section)]
+        blocks += [f"## {section.title}", section.note, legend(section), table(section)]
         blocks += [f"Failed: {failure}" for failure in section.failures]
     return "\n\n".join(blocks) + "\n"

@@ -34,7 +34,9 @@ PSS: shared pages count in shares, so of two gateways of one program each looks 
 "If alone": with every file that it maps counted in full.
 
 UDP is sent faster than any gateway can take it: what is not delivered was dropped before or in one,
-so loss says how far the sender was ahead. Delivered is the figure to look at."""
+so loss says how far the sender was ahead. Delivered is the figure to look at.
+
+The peers are gateways b, each in a namespace of its own, all on this same machine."""
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,16 @@ _ports = itertools.count(5301)
 
 @dataclass(frozen=True)
 class Stream:
-    """What iperf3 is to send. `from_a`: a sends to b; `payload_bytes`: of UDP, 0 for TCP."""
+    """What iperf3 is to send. `from_a`: a sends to b; `payload_bytes`: of UDP, 0 for TCP.
+
+    `bits_per_second`: of UDP, 0 for as fast as it goes.
+    """
 
     from_a: bool = True
     streams: int = 1
     family: int = 4
     payload_bytes: int = 0
+    bits_per_second: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Delivered:
 
 
 def send(pair: Pair, stream: Stream, seconds: float) -> Delivered:
-    """Send with iperf3, as fast as it goes; return what arrived. Raises CommandError."""
+    """Send with iperf3; return what arrived. Raises CommandError."""
     with _server(pair, stream) as port:
         return _read(_client(pair, stream, seconds, port))
 
@@ -74,7 +78,8 @@ def _client(pair: Pair, stream: Stream, seconds: float, port: int) -> dict[str, 
     if not stream.from_a:
         command.append("--reverse")
     if stream.payload_bytes:
-        command += ["--udp", "--bitrate", "0", "--length", str(stream.payload_bytes)]
+        command += ["--udp", "--bitrate", str(stream.bits_per_second)]
+        command += ["--length", str(stream.payload_bytes)]
     done = pair.a.namespace.run(*command, check=False, timeout_s=seconds + _GRACE_S)
     try:
         report: dict[str, Any] = json.loads(done.stdout)

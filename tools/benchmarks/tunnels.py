@@ -4,6 +4,9 @@
 10.77.N.1, fd77:N::1 on wg.. = gateway a = 192.0.N.1 --veth-- 192.0.N.2 = gateway b = ..2
 ```
 
+A star is one gateway with several peers, each in a namespace of its own, on inner addresses of
+one network.
+
 Gateways are set up through the real `wg` and `ip`. All pairs of a run exist at the same time, so
 that they can be measured in turn; those that are not measured are idle.
 """
@@ -11,13 +14,14 @@ that they can be measured in turn; those that are not measured are idle.
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from wgmp import keys
 from wgmp.errors import CommandError
-from wgmp.netns import UAPI_DIRECTORY, Link, Namespace, Namespaces, wait_for
+from wgmp.netns import UAPI_DIRECTORY, Namespace, Namespaces, wait_for
 
 from .cost import process_tree
 from .programs import Program
@@ -52,17 +56,16 @@ class End:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two ends that can reach each other. `label`: as it stands in the tables."""
+    """Two ends that can reach each other. `label`: as it stands in the tables.
+
+    `programs`: of a and of b, None on a bare veth. `directory`: where logs go.
+    """
 
     label: str
     a: End
     b: End
     directory: Path
-
-    @property
-    def is_symmetric(self) -> bool:
-        """Whether both ends are the same program in the same environment."""
-        return " + " not in self.label
+    programs: tuple[Program, Program] | None = None
 
 
 def pair_label(a: Program, b: Program) -> str:
@@ -91,15 +94,35 @@ def tunnel_pair(world: Namespaces, directory: Path, a: Program, b: Program, netw
     ]
     for gateway in gateways:
         gateway.start()
-    gateways[0].configure(gateways[1], _outer(link, 2))
-    gateways[1].configure(gateways[0], _outer(link, 1))
+    gateways[0].configure({link.right4: gateways[1]})
+    gateways[1].configure({link.left4: gateways[0]})
     for gateway, other in (gateways, gateways[::-1]):
         gateway.reach(other)
-    return Pair(pair_label(a, b), gateways[0].end(), gateways[1].end(), directory)
+    ends = gateways[0].end(), gateways[1].end()
+    return Pair(pair_label(a, b), *ends, directory, (a, b))
 
 
-def _outer(link: Link, host: int) -> str:
-    return link.left4 if host == 1 else link.right4
+def star(
+    world: Namespaces, directory: Path, hub: Program, spoke: Program, spokes: int, network: int
+) -> list[Pair]:
+    """Return pairs that share their b: one gateway, with so many peers in namespaces of their own.
+
+    `network`: the first of as many, 2..255. Raises CommandError when one does not come up.
+    """
+    middle = _Gateway(hub, world.add("hub"), directory, network, 1)
+    gateways: dict[str, _Gateway] = {}
+    for number in range(spokes):
+        space = world.add(f"peer{number}")
+        link = world.connect(middle.namespace, space, network + number)
+        gateway = gateways[link.right4] = _Gateway(spoke, space, directory, network, 2 + number)
+        gateway.start()
+        gateway.configure({link.left4: middle})
+    middle.start()
+    middle.configure(gateways)
+    for gateway in gateways.values():
+        gateway.reach(middle)
+    end = middle.end()
+    return [Pair(spoke.label, gateway.end(), end, directory) for gateway in gateways.values()]
 
 
 class _Gateway:
@@ -109,7 +132,7 @@ class _Gateway:
         self, program: Program, namespace: Namespace, directory: Path, network: int, host: int
     ) -> None:
         self._program = program
-        self._namespace = namespace
+        self.namespace = namespace
         self._interface = namespace.interface_name("wg")
         self._log = directory / f"{self._interface}.log"
         self._private_key = keys.generate_private_key()
@@ -119,7 +142,7 @@ class _Gateway:
 
     def start(self) -> None:
         """Start the program and wait until `wg` can reach it."""
-        process = self._process = self._namespace.start(
+        process = self._process = self.namespace.start(
             *self._program.command,
             "-f",
             self._interface,
@@ -135,27 +158,30 @@ class _Gateway:
             )
         return (UAPI_DIRECTORY / f"{self._interface}.sock").exists()
 
-    def configure(self, peer: _Gateway, outer: str) -> None:
-        """Set keys and the peer, which is at the address `outer`, and bring the interface up."""
-        lines = (
+    def configure(self, peers: Mapping[str, _Gateway]) -> None:
+        """Set keys and peers, by the address they are at, and bring the interface up."""
+        lines = [
             "[Interface]",
             f"PrivateKey = {keys.to_base64(self._private_key)}",
             f"ListenPort = {_PORT}",
-            "[Peer]",
-            f"PublicKey = {keys.to_base64(keys.public_key_of(peer._private_key))}",
-            f"AllowedIPs = {peer.inner4}/32, {peer.inner6}/128",
-            f"Endpoint = {outer}:{_PORT}",
-        )
+        ]
+        for outer, peer in peers.items():
+            lines += [
+                "[Peer]",
+                f"PublicKey = {keys.to_base64(keys.public_key_of(peer._private_key))}",
+                f"AllowedIPs = {peer.inner4}/32, {peer.inner6}/128",
+                f"Endpoint = {outer}:{_PORT}",
+            ]
         text = "\n".join(lines) + "\n"
-        self._namespace.run("wg", "setconf", self._interface, "/dev/stdin", stdin=text)
-        self._namespace.add_address(self._interface, f"{self.inner4}/24", f"{self.inner6}/64")
-        self._namespace.set_up(self._interface, "mtu", str(MTU))
+        self.namespace.run("wg", "setconf", self._interface, "/dev/stdin", stdin=text)
+        self.namespace.add_address(self._interface, f"{self.inner4}/24", f"{self.inner6}/64")
+        self.namespace.set_up(self._interface, "mtu", str(MTU))
 
     def reach(self, peer: _Gateway) -> None:
         """Ping the other end until it answers over both families."""
         for address in (peer.inner4, peer.inner6):
             ping = ("ping", "-n", "-q", "-c1", "-i0.1", f"-w{_HANDSHAKE_LIMIT_S}", address)
-            if self._namespace.run(*ping, check=False).returncode:
+            if self.namespace.run(*ping, check=False).returncode:
                 raise CommandError(
                     f"no answer from {address} through {self._program.label}: {self._said()}"
                 )
@@ -163,7 +189,7 @@ class _Gateway:
     def end(self) -> End:
         """Return what the measurements need to know."""
         assert self._process is not None
-        return End(self._namespace, self.inner4, self.inner6, self._process.pid)
+        return End(self.namespace, self.inner4, self.inner6, self._process.pid)
 
     def _said(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from typing import Protocol
+from typing import Final, Protocol
 
 from wgmp.protocol import noise, tai64n
 from wgmp.protocol.constants import INITIATION_INTERVAL, KEY_SIZE, TIMESTAMP_SIZE
@@ -17,6 +17,8 @@ from wgmp.protocol.crypto import Bytes
 from wgmp.protocol.messages import CookieReply, Response
 from wgmp.protocol.noise import Identity, OpenedInitiation, OutstandingInitiation, SessionKeys
 from wgmp.protocol.outcome import DropReason
+
+_NEVER: Final = bytes(TIMESTAMP_SIZE)
 
 
 class IndexSpace(Protocol):
@@ -72,7 +74,7 @@ class Handshake:
         self._indices = indices
         self._randomness = randomness
         self._present = present
-        self._timestamp_sent = bytes(TIMESTAMP_SIZE)
+        self._timestamp_sent = _NEVER
         self._static_static: bytes | None = None
         self._outstanding: OutstandingInitiation | None = None
         self._cookies = CookieJar()

@@ -21,6 +21,7 @@ import socket
 
 from wgmp.counters import Counter
 from wgmp.orders import Order, RemovePeer, SetPeer, SetPrivateKey, row_of
+from wgmp.peertable import ROWS
 from wgmp.protocol import messages, noise
 from wgmp.protocol.cookie import CookieChecker
 from wgmp.protocol.messages import MessageType
@@ -52,7 +53,7 @@ class Admission(Role):
         self._checker: CookieChecker | None = None
         self._limiter = RateLimiter()
         self._by_public_key: dict[bytes, int] = {}
-        self._public_keys: dict[int, bytes] = {}
+        self._public_keys: list[bytes] = [b""] * ROWS
         self._loaded_until = 0.0
 
     def obey(self, order: Order, now: float, sockets: list[socket.socket]) -> None:
@@ -65,9 +66,9 @@ class Admission(Role):
                 )
             case SetPeer(peer, public_key):
                 self._by_public_key[public_key] = peer
-                self._public_keys[peer] = public_key
+                self._public_keys[row_of(peer)] = public_key
             case RemovePeer(peer):
-                public_key = self._public_keys.pop(peer, b"")
+                public_key, self._public_keys[row_of(peer)] = self._public_keys[row_of(peer)], b""
                 if self._by_public_key.get(public_key) == peer:
                     del self._by_public_key[public_key]
             case _:

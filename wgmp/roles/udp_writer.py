@@ -6,7 +6,7 @@ import logging
 import socket
 
 from wgmp.counters import Counter
-from wgmp.orders import Order, SetSockets
+from wgmp.orders import ForgetSources, Order, SetSockets
 from wgmp.protocol.constants import HANDSHAKE_TRAFFIC_CLASS
 from wgmp.protocol.outcome import DropReason, Endpoint
 from wgmp.record import HANDSHAKE, Record
@@ -34,9 +34,11 @@ class UdpWriter(Role):
         return self._blocked
 
     def obey(self, order: Order, now: float, sockets: list[socket.socket]) -> None:
-        """Change over to new sockets."""
+        """Change over to new sockets, or to other paths."""
         if isinstance(order, SetSockets):
             self._use(sockets)
+        elif isinstance(order, ForgetSources):
+            self._sender.forget_paths()
 
     def step(self, now: float) -> bool:
         """Send some records of each ring, until the socket takes no more."""

@@ -38,9 +38,10 @@ from wgmp.orders import (
     SetSockets,
     row_of,
 )
-from wgmp.peertable import PeerRow
+from wgmp.peertable import PeerRow, PeerTable
 from wgmp.protocol import messages, noise, tai64n
 from wgmp.protocol.allowedips import AllowedIPs
+from wgmp.protocol.constants import ZERO_KEY
 from wgmp.protocol.icmp import ErrorLimiter
 from wgmp.protocol.messages import MessageType
 from wgmp.protocol.noise import Identity
@@ -70,16 +71,21 @@ _KEEPALIVE_BYTES = 32
 
 
 class Tenant:
-    """A peer with its row in the shared table and its place in the worker's schedule."""
+    """A peer with its place in the worker's schedule, and what its row in `table` says of it."""
 
-    __slots__ = ("endpoint", "peer", "row", "scheduled", "timestamp")
+    __slots__ = ("_table", "endpoint", "peer", "scheduled", "timestamp")
 
-    def __init__(self, peer: Peer, row: PeerRow) -> None:
+    def __init__(self, peer: Peer, table: PeerTable) -> None:
         self.peer = peer
-        self.row = row
+        self._table = table
         self.scheduled: float | None = None
         self.endpoint: Endpoint | None = None
         self.timestamp = peer.greatest_timestamp
+
+    @property
+    def row(self) -> PeerRow:
+        """The peer's row. Made when asked for: most of thousands of peers are idle."""
+        return self._table.row(self.peer.peer)
 
     def save(self) -> None:
         """Copy to the row what changed of what outlives the worker."""
@@ -203,7 +209,8 @@ class Worker(Role):
             peer=order.peer,
             identity=self._identity,
             public_key=order.public_key,
-            preshared_key=order.preshared_key,
+            # Most have none: one object is enough for all of those.
+            preshared_key=order.preshared_key if any(order.preshared_key) else ZERO_KEY,
             keepalive=0,
             endpoint=endpoint,
             indices=self,
@@ -213,7 +220,7 @@ class Worker(Role):
         )
         peer.mtu = self._mtu
         peer.running = self._up
-        tenant = self._tenants[order.peer] = Tenant(peer, row)
+        tenant = self._tenants[order.peer] = Tenant(peer, self._table)
         self.counters.store(Counter.PEERS, len(self._tenants))
         return tenant
 

@@ -1,0 +1,233 @@
+"""The doctor, on the real host where it can be, and on texts and paths made up where it cannot.
+
+Made up: hosts that lack a version, a capability, the TUN device, an instruction set, buffers or
+a tool; kernels with WireGuard; a kernel that refuses an offload.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from wgmp import doctor, superpackets
+from wgmp.doctor import Check, State
+
+STATUS = "Name:\tpython\nCapInh:\t0000000000000000\nCapEff:\t{:016x}\n"
+CPUINFO = "processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\nflags\t\t: fpu sse2 {}\n"
+ALL_OFFLOADS = [
+    "UDP_SEGMENT",
+    "UDP_GRO",
+    "TUN CSUM",
+    "TUN TSO4",
+    "TUN TSO6",
+    "TUN USO4",
+    "TUN USO6",
+]
+
+
+def run(*options: str, wrapper: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run `wgmp doctor`, through another command if asked."""
+    command = [*wrapper, sys.executable, "-m", "wgmp", "doctor", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+
+
+def links() -> str:
+    """Return what `ip` lists: interfaces, and namespaces with a name."""
+    commands = (["ip", "-brief", "link"], ["ip", "netns"])
+    return "".join(subprocess.run(c, capture_output=True, text=True).stdout for c in commands)
+
+
+@pytest.mark.root
+def test_this_host_can_run_a_gateway_and_each_line_says_its_state() -> None:
+    done = run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) > 10
+    assert all(line.startswith(("ok ", "missing ")) for line in lines)
+    for name in ("TUN device", "privileges", "UDP sockets", "namespaces", "wg", "wg-quick"):
+        assert any(line.startswith(f"ok       {name}: ") for line in lines), done.stdout
+    assert "run `wgmp doctor --offload`" in lines[-1]
+
+
+@pytest.mark.root
+def test_offloads_are_tested_by_sending_and_leave_nothing_behind() -> None:
+    before = {line for line in links().splitlines() if "probe" in line}
+    done = run("--offload")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ALL_OFFLOADS:
+        assert f" offload {name}: " in done.stdout
+    # Old kernels may lack offloads for UDP through the TUN; these they all have.
+    for name in ("UDP_SEGMENT", "UDP_GRO", "TUN CSUM", "TUN TSO4", "TUN TSO6"):
+        assert f"ok       offload {name}: " in done.stdout
+    assert {line for line in links().splitlines() if "probe" in line} == before
+
+
+@pytest.mark.root
+def test_without_privileges_it_says_so_and_exits_1() -> None:
+    done = run("--offload", wrapper=("setpriv", "--bounding-set=-all", "--inh-caps=-all"))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "missing  privileges: no CAP_NET_ADMIN -> run as root" in done.stdout
+    assert "missing  offloads: cannot make a namespace: " in done.stdout
+    assert done.stderr == ""
+
+
+def test_a_gateway_can_run_unless_something_it_needs_is_missing() -> None:
+    fine = Check("a", State.OK, "", needed=True)
+    dispensable = Check("b", State.MISSING, "")
+    needed = Check("c", State.MISSING, "", needed=True)
+    assert doctor.can_run([fine, dispensable])
+    assert not doctor.can_run([fine, needed])
+
+
+def test_a_line_ends_with_what_to_do() -> None:
+    check = Check("wg", State.MISSING, "it configures gateways", "apt-get install wireguard-tools")
+    assert str(check) == ("missing  wg: it configures gateways -> apt-get install wireguard-tools")
+
+
+@pytest.mark.parametrize(
+    ("found", "state"), [((3, 10, 9), State.MISSING), ((3, 11, 0), State.OK), ((4, 0), State.OK)]
+)
+def test_old_python_is_refused(found: tuple[int, ...], state: State) -> None:
+    assert doctor.check_python(found).state is state
+
+
+@pytest.mark.parametrize(
+    ("found", "state"),
+    [
+        ("", State.MISSING),
+        ("46.0.9", State.MISSING),
+        ("47.0.0", State.OK),
+        ("100.1", State.OK),
+        ("odd", State.MISSING),
+    ],
+)
+def test_old_cryptography_is_refused(found: str, state: State) -> None:
+    assert doctor.check_cryptography(found).state is state
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "state"),
+    [
+        (0, State.MISSING),
+        (1 << 12, State.OK),
+        (~(1 << 12) & 0x1FF_FFFF_FFFF, State.MISSING),
+        (0x1FF_FFFF_FFFF, State.OK),
+    ],
+)
+def test_capability_is_read_from_the_status(capabilities: int, state: State) -> None:
+    assert doctor.check_privileges(STATUS.format(capabilities)).state is state
+
+
+def test_missing_tun_device_says_how_to_get_it(tmp_path: Path) -> None:
+    check = doctor.check_tun(tmp_path / "tun")
+    assert check.state is State.MISSING
+    assert check.needed
+    assert "modprobe tun" in check.remedy
+
+
+def test_cpu_features_are_named() -> None:
+    check = doctor.check_cpu(CPUINFO.format("avx2 avx512f"), 4)
+    assert "Some CPU @ 3 GHz, 4 core(s), sse2 avx2 avx512f" in check.detail
+    assert "twice as long" in doctor.check_cpu(CPUINFO.format(""), 4).detail
+
+
+def test_cpu_that_reorders_stores_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    check = doctor.check_cpu("", 4)
+    assert check.state is State.MISSING
+    assert "riscv64" in check.remedy
+
+
+def test_small_socket_buffers_are_told_but_do_not_stop_a_gateway() -> None:
+    small = doctor.judge_buffers("IPv4", 212_992, 7 << 20)
+    assert doctor.can_run([small])
+    assert "net.core.rmem_max" in small.remedy
+    assert doctor.judge_buffers("IPv4", 7 << 20, 7 << 20).remedy == ""
+
+
+def test_missing_tool_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    check = doctor.check_tool("wg-quick")
+    assert check.state is State.MISSING
+    assert check.remedy == "apt-get install wireguard-tools"
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "detail"),
+    [
+        ("sys/module/wireguard/version", "1.0.0", "loaded"),
+        ("lib/modules/6.1/modules.builtin", "kernel/drivers/net/wireguard/wireguard.ko\n", "has"),
+        ("lib/modules/6.1/modules.dep", "kernel/drivers/net/wireguard/wireguard.ko.xz:\n", "has"),
+        ("lib/modules/6.1/modules.dep", "kernel/drivers/net/tun.ko:\n", "not needed"),
+        ("lib/modules/5.4/modules.dep", "kernel/net/wireguard.ko:\n", "not needed"),
+    ],
+)
+def test_kernel_wireguard_is_found(tmp_path: Path, path: str, content: str, detail: str) -> None:
+    file = tmp_path / path
+    file.parent.mkdir(parents=True)
+    file.write_text(content)
+    check = doctor.check_kernel_wireguard(tmp_path, "6.1")
+    assert detail in check.detail
+    assert not check.needed
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("refused", "lost"),
+    [
+        (0x20, {"TUN USO4", "TUN USO6"}),
+        (0x04, {"TUN TSO6", "TUN USO4", "TUN USO6"}),
+        (0x01, {"TUN CSUM", "TUN TSO4", "TUN TSO6", "TUN USO4", "TUN USO6"}),
+    ],
+)
+def test_offload_that_the_kernel_refuses_is_missing(refused: int, lost: set[str]) -> None:
+    assert _probe_under(_refuse_offload(refused)) == lost
+
+
+@pytest.mark.root
+def test_offload_that_the_kernel_takes_but_does_not_do_is_missing() -> None:
+    """The request is answered with success and not passed on."""
+    lost = {"TUN CSUM", "TUN TSO4", "TUN TSO6", "TUN USO4", "TUN USO6"}
+    assert _probe_under(_refuse_offload(0, silently=True)) == lost
+
+
+def _refuse_offload(flags: int, silently: bool = False) -> Callable[..., object]:
+    """Return an ioctl that refuses TUNSETOFFLOAD with any of these flags."""
+    real = fcntl.ioctl
+
+    def ioctl(descriptor: int, request: int, argument: int | bytes = 0) -> object:
+        if request == 0x400454D0:  # TUNSETOFFLOAD, linux/if_tun.h
+            assert isinstance(argument, int)
+            if argument & flags:
+                raise OSError(errno.EINVAL, "Invalid argument")
+            if silently:
+                return 0
+        return real(descriptor, request, argument)
+
+    return ioctl
+
+
+def _probe_under(ioctl: Callable[..., object]) -> set[str]:
+    """Return what is missing under a made-up ioctl. In a child: it changes its namespace."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            superpackets.fcntl.ioctl = ioctl  # type: ignore[attr-defined]
+            names = [finding.name for finding in superpackets.probe() if not finding.works]
+            os.write(writer, "\n".join(names).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader) as pipe:
+        lost = pipe.read()
+    os.waitpid(child, 0)
+    return set(lost.split("\n")) - {""}
