@@ -94,8 +94,11 @@ class Child:
         return f"was killed by {signal.Signals(result.si_status).name}"
 
 
-def spawn(row: ProcessRow, fabric: Fabric, devices: Devices) -> Child:
-    """Fork the process of `row`; it reports on its control socket. Raises OSError."""
+def spawn(row: ProcessRow, fabric: Fabric, devices: Devices, silent: bool = False) -> Child:
+    """Fork the process of `row`; it reports on its control socket. Raises OSError.
+
+    `silent`: it prints nothing, for whoever started the daemon may wait for its output's end.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     try:
         ours.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _CONTROL_BUFFER_BYTES)
@@ -114,6 +117,8 @@ def spawn(row: ProcessRow, fabric: Fabric, devices: Devices) -> Child:
         # what this process opens under the same number.
         gc.freeze()
         _die_with(parent)
+        if silent:
+            _close_output()
         _set_name(f"wgmp:{row.name}")
         bells = [bell.descriptor for bell in fabric.doorbells.values()]
         outside = [devices.tun.descriptor, *(sock.fileno() for sock in devices.sockets)]
@@ -132,6 +137,12 @@ def _die_with(parent: int) -> None:
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)  # it died before the line above
+
+
+def _close_output() -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (1, 2):
+        os.dup2(null, descriptor)
 
 
 def _set_name(name: str) -> None:

@@ -84,7 +84,9 @@ def _run(options: Options, config: quick.QuickConfig | None, ready: Callable[[],
     os.set_blocking(descriptor, False)
     uapi = _uapi_listener(options.uapi_fd, interface)
     try:
-        supervisor = Supervisor(interface, descriptor, uapi, topology, options.offload)
+        supervisor = Supervisor(
+            interface, descriptor, uapi, topology, options.offload, not options.foreground
+        )
         listener = uapi_server.bind_socket(control.socket_path(interface))
     except OSError as error:
         _remove_uapi(uapi)

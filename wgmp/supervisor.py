@@ -67,7 +67,8 @@ _MAX_DEATHS = 10
 class Supervisor:
     """One gateway: `interface` on `tun_descriptor` (the supervisor owns it from now on).
 
-    `uapi`: the listening socket and its path. Raises SocketError, RingError at once; `run`
+    `uapi`: the listening socket and its path. `offloads_wanted`: use those the kernel has.
+    `silent`: roles print nothing (a daemon's). Raises SocketError, RingError at once; `run`
     raises RoleError when a role cannot start or keeps dying.
     """
 
@@ -78,9 +79,11 @@ class Supervisor:
         uapi: socket.socket,
         topology: Topology,
         offloads_wanted: bool = True,
+        silent: bool = False,
     ) -> None:
         self.interface = interface
         self.pid = os.getpid()
+        self._silent = silent
         self.topology = topology
         self.fabric = Fabric(topology)
         self.device = Device(self, capacity=ROWS)
@@ -195,7 +198,8 @@ class Supervisor:
 
     def _spawn(self, row: ProcessRow) -> None:
         assert self._loop is not None
-        child = spawn(row, self.fabric, Devices(self._tun, self._sockets, self.offloads))
+        devices = Devices(self._tun, self._sockets, self.offloads)
+        child = spawn(row, self.fabric, devices, self._silent)
         self.children[row.name] = child
         self._loop.add_reader(child.pidfd, self._bury, child)
         self._loop.add_reader(child.control.fileno(), self._take_report, child)

@@ -124,6 +124,21 @@ def test_a_removed_peer_is_gone_and_can_come_back(tunnel: MakeTunnel) -> None:
     assert list(ends.left.peers()) == [ends.right.public_key]
 
 
+def test_a_peer_can_shake_hands_the_moment_wg_set_returns(tunnel: MakeTunnel) -> None:
+    ends = tunnel("wireguard-go", "wgmpd")
+    for _ in range(30):
+        private_key = key("genkey")
+        ends.left.set("peer", ends.right.public_key, "remove")
+        ends.left.set("private-key", "/dev/stdin", stdin=private_key)
+        ends.right.set("peer", ends.left.public_key, "remove")
+        ends.left.public_key = key("pubkey", private_key)
+        ends.left.add_peer(ends.right, None)
+        # The left end sends nothing as long as it knows no endpoint: one command is between.
+        ends.right.add_peer(ends.left, ends.left.endpoint(4))
+        ends.left.set("peer", ends.right.public_key, "endpoint", ends.right.endpoint(4))
+        assert ends.left.ping(ends.right.inner4, wait_s=2), ends.right.drops()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [("show",), ("show", "dump"), ("showconf",)],

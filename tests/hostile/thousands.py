@@ -52,7 +52,12 @@ def parsed(configuration: str) -> tuple[dict[str, str], dict[str, dict[str, str]
     return interface, peers
 
 
-def memory(interface: str) -> dict[str, int]:
-    """The memory of each of a gateway's processes: PSS in bytes, shared pages counted once."""
+def processes(interface: str) -> dict[str, psutil.Process]:
+    """The processes of a gateway. Ask before there are many peers: the answer lists them all."""
     rows = control.ask_stats(interface).processes
-    return {row.name: psutil.Process(row.pid).memory_full_info().pss for row in rows}
+    return {row.name: psutil.Process(row.pid) for row in rows}
+
+
+def memory(gateway: dict[str, psutil.Process]) -> dict[str, int]:
+    """The memory of each of a gateway's processes: PSS in bytes, shared pages counted once."""
+    return {name: process.memory_full_info().pss for name, process in gateway.items()}

@@ -18,6 +18,7 @@ from wgmp.offload import Offloads
 from wgmp.orders import AddAllowedIP, EndpointOrder, Order, SetPeer, SetPrivateKey, row_of
 from wgmp.protocol.keypair import Keypair
 from wgmp.protocol.outcome import Endpoint
+from wgmp.protocol.peer import Peer
 from wgmp.record import Kind
 from wgmp.role import Devices, Role
 from wgmp.roles.admission import Admission
@@ -149,9 +150,18 @@ class Rig:
 
     def keypair(self, session: Session, peer: int = 1) -> Keypair:
         """The worker's end of a session."""
-        found = self.worker._tenants[peer].peer.keypair(session.remote)
+        found = self._peer(peer).keypair(session.remote)
         assert found is not None
         return found
+
+    def forget_sessions(self, peer: int = 1) -> None:
+        """Let the worker have no sessions with a peer any more."""
+        self._peer(peer).keypairs.clear()
+
+    def _peer(self, peer: int) -> Peer:
+        tenant = self.worker._tenants.get(peer)
+        assert tenant is not None
+        return tenant.peer
 
     def drops(self) -> dict[str, int]:
         """The drops of both roles, by reason."""

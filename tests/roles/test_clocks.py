@@ -40,7 +40,7 @@ def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
 def called(rig: Rig, raw: RawPeer) -> bytes:
     """Let the gateway call the peer anew; return the timestamp in its initiation."""
     rig.step(REKEY_S)
-    rig.worker._tenants[1].peer.keypairs.clear()
+    rig.forget_sessions()
     rig.send(packet())
     initiation = next(each for each in rig.sent() if kind_of(each) == INITIATION)
     rig.deliver(raw.answer(initiation)[0])

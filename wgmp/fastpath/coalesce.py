@@ -100,7 +100,7 @@ def joins(rows: Rows, shape: Shape) -> Flags:
         free[[l4 + 6, l4 + 7]] = True
         ok &= _column16(rows, l4 + 4) == length - l4
         ok &= _column16(rows, l4 + 6) != 0
-    ok &= fold_rows(_row_sums(rows[:, l4:]) + pseudo + np.uint64(protocol + length - l4)) == _VALID
+    ok &= fold_rows(_row_sums(rows[:, l4:]) + pseudo + np.uint32(protocol + length - l4)) == _VALID
     same = ((headers[1:] == headers[:-1]) | free).all(axis=1)
     return np.asarray(same & steps & ok[1:] & ok[:-1], np.bool_)
 
@@ -114,7 +114,7 @@ def _row_sums(rows: Rows) -> Sums:
     even = rows.shape[1] & ~1
     sums = sum_rows(rows[:, :even])
     if even != rows.shape[1]:
-        sums = sums + (rows[:, -1].astype(np.uint64) << np.uint64(8))
+        sums = sums + (rows[:, -1].astype(np.uint32) << np.uint32(8))
     return sums
 
 

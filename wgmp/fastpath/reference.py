@@ -12,6 +12,7 @@ out is, packet by packet, what `Keypair.seal` and `Keypair.open` say; the tests 
 
 from __future__ import annotations
 
+import struct
 from collections import Counter as Tally
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,9 @@ _OVERHEAD: Final = _HEADER + TAG_SIZE
 _TRANSPORT: Final = MessageType.TRANSPORT.value
 _HEADER_FIELDS: Final = np.dtype([("type", "<u4"), ("receiver", "<u4"), ("counter", "<u8")])
 _NONCE_FIELDS: Final = np.dtype([("zeros", "<u4"), ("counter", "<u8")])
+# The same for one at a time, which numpy would make slower, not faster.
+_HEADER_LAYOUT: Final = struct.Struct("<IIQ")
+_NONCE_LAYOUT: Final = struct.Struct("<IQ")
 
 # The smallest segment the kernel cuts is 536 bytes less options; this holds 64 KiB of it.
 _SCRATCH_BYTES: Final = 1 << 18
@@ -63,23 +67,32 @@ def seal(keypair: Keypair, packets: Sequence[memoryview], out: RecordStream, mtu
     """
     result = Sealed()
     for packet in packets:
-        cut = _plain_rows(packet)
-        if isinstance(cut, DropReason):
-            result.drops[cut] += 1
-        elif keypair.send_counter + len(cut.rows) > REJECT_AFTER_MESSAGES:
-            break
+        header = VirtioHeader.unpack(packet)
+        if header.gso_type == virtio.GSO_NONE:
+            plain: bytes | Segments | DropReason = _plain_packet(header, packet)
         else:
-            dropped = _seal_rows(keypair, cut, out, mtu)
-            if dropped is not None:
-                reason, count = dropped
-                result.drops[reason] += count
+            plain = segment(header, packet[virtio.SIZE :], _scratch)
+        count = len(plain.rows) if isinstance(plain, Segments) else 1
+        if isinstance(plain, DropReason):
+            result.drops[plain] += 1
+        elif keypair.send_counter + count > REJECT_AFTER_MESSAGES:
+            break
+        elif isinstance(plain, Segments):
+            result.drops[DropReason.RING_FULL] += _seal_rows(keypair, plain, out, mtu)
+        else:
+            result.drops[DropReason.RING_FULL] += _seal_packet(keypair, plain, out, mtu)
         result.packets += 1
+    result.drops += Tally()  # forget the reasons that did not happen
     return result
 
 
 def plain_packets(packet: memoryview) -> list[bytes] | DropReason:
     """Return the packets that a packet from the TUN stands for: itself, or its segments."""
-    cut = _plain_rows(packet)
+    header = VirtioHeader.unpack(packet)
+    if header.gso_type == virtio.GSO_NONE:
+        plain = _plain_packet(header, packet)
+        return plain if isinstance(plain, DropReason) else [plain]
+    cut = segment(header, packet[virtio.SIZE :], _scratch)
     if isinstance(cut, DropReason):
         return cut
     packets = [row[: cut.length].tobytes() for row in cut.rows]
@@ -87,38 +100,44 @@ def plain_packets(packet: memoryview) -> list[bytes] | DropReason:
     return packets
 
 
-def _plain_rows(packet: memoryview) -> Segments | DropReason:
-    """Lay the packet, or the segments of a super-packet, out as rows of the scratch memory."""
-    header = VirtioHeader.unpack(packet)
-    body = packet[virtio.SIZE :]
-    if header.gso_type != virtio.GSO_NONE:
-        return segment(header, body, _scratch)
-    length = len(body)
-    pitch = -(-length // 16) * 16
-    _scratch_view[:length] = body
-    _scratch_view[length:pitch] = bytes(pitch - length)
-    if header.flags & virtio.NEEDS_CSUM:
-        reason = finish_checksum(header, _scratch_view[:length])
-        if reason is not None:
-            return reason
-    return Segments(_scratch[:pitch].reshape(1, pitch), length, length)
+def _plain_packet(header: VirtioHeader, packet: memoryview) -> bytes | DropReason:
+    """Return a packet that is no super-packet, with its checksum finished."""
+    body = bytes(packet[virtio.SIZE :])
+    if len(body) + _OVERHEAD > PAYLOAD_BYTES:
+        return DropReason.BAD_PACKET
+    return finish_checksum(header, body) if header.flags & virtio.NEEDS_CSUM else body
 
 
-def _seal_rows(
-    keypair: Keypair, segments: Segments, out: RecordStream, mtu: int
-) -> tuple[DropReason, int] | None:
-    """Seal every row; return why how many of them were not."""
+def _seal_packet(keypair: Keypair, plain: bytes, out: RecordStream, mtu: int) -> int:
+    """Seal one packet; return how many were dropped for want of a slot: 0 or 1."""
+    padded = padded_length(len(plain), mtu)
+    length = padded + _OVERHEAD
+    record = out.room(length)
+    if record is None:
+        return 1
+    counter = keypair.send_counter
+    keypair.send_counter = counter + 1
+    at, payload = record.used, record.payload
+    _HEADER_LAYOUT.pack_into(payload, at, _TRANSPORT, keypair.remote_index, counter)
+    sealed = payload[at + _HEADER : at + length]
+    keypair.sealer.encrypt_into(
+        _NONCE_LAYOUT.pack(0, counter), plain.ljust(padded, b"\0"), None, sealed
+    )
+    record.commit(length)
+    return 0
+
+
+def _seal_rows(keypair: Keypair, segments: Segments, out: RecordStream, mtu: int) -> int:
+    """Seal every row; return how many were dropped for want of a slot."""
     rows, length, last_length = segments
-    count, pitch = rows.shape
+    count, pitch = len(rows), rows.shape[1]
     padded, last_padded = padded_length(length, mtu), padded_length(last_length, mtu)
     stride = padded + _OVERHEAD
-    if stride > PAYLOAD_BYTES:
-        return DropReason.BAD_PACKET, count
     done = 0
     while done < count:
         record = out.room(stride)
         if record is None:
-            return DropReason.RING_FULL, count - done
+            return count - done
         fits = min(count - done, record.packets_left(), record.bytes_left() // stride)
         train = min(fits, MAX_TRAIN_DATAGRAMS, max(1, MAX_TRAIN_BYTES // stride))
         lengths = [padded] * train
@@ -126,7 +145,7 @@ def _seal_rows(
             lengths[-1] = last_padded
         _seal_train(keypair, done * pitch, pitch, lengths, record)
         done += train
-    return None
+    return 0
 
 
 def _seal_train(
@@ -184,6 +203,11 @@ def trains(record: Record) -> Iterator[Train]:
     target = np.frombuffer(record.payload, np.uint8)
     for length, count in record.length_runs():
         end = start + length * count
+        if count == 1:
+            _, index, _ = _HEADER_LAYOUT.unpack_from(record.payload, start)
+            yield Train(index, start, length, 1)
+            start = end
+            continue
         indices = target[start:end].reshape(count, length)[:, 4:8].copy().view("<u4")[:, 0]
         breaks = np.flatnonzero(indices[1:] != indices[:-1]) + 1
         edges = [0, *breaks.tolist(), count]
@@ -224,7 +248,7 @@ def open_trains(
     wiped there.
     """
     result = Opened()
-    sink = PacketSink(out, is_allowed_source, result.drops, congestion, coalesce)
+    sink = PacketSink(_scratch, out, is_allowed_source, result.drops, congestion, coalesce)
     offset = 0
     for train in cars:
         plain = train.length - _OVERHEAD
@@ -237,9 +261,8 @@ def open_trains(
             result.keepalives += sum(seen)
             continue
         result.data += sum(seen)
-        rows = _scratch[offset : offset + plain * train.count].reshape(train.count, plain)
         for first, last in _stretches(seen):
-            sink.add(rows[first:last])
+            sink.add(offset + first * plain, last - first, plain)
         offset += plain * train.count
     sink.flush()
     return result
@@ -250,29 +273,33 @@ def _open_train(
 ) -> list[bool]:
     """Decrypt a train into scratch rows; return which datagrams are authentic and new."""
     start, length, count = train.start, train.length, train.count
-    area = np.frombuffer(record.payload, np.uint8)[start : start + count * length]
-    counters = area.reshape(count, length)[:, 8:16].copy().view("<u8")[:, 0]
     payload = record.payload
     plain = length - _OVERHEAD
-    bodies = [
-        payload[at + _HEADER : at + length] for at in range(start, start + count * length, length)
-    ]
-    views = [
-        _scratch_view[offset + row * plain : offset + (row + 1) * plain] for row in range(count)
-    ]
-    nonces = _nonces(counters)
-    values: list[int] = counters.tolist()
+    ends = range(start + length, start + length * count + 1, length)
+    bodies = [payload[end - length + _HEADER : end] for end in ends]
+    views = (
+        [_scratch_view[at : at + plain] for at in range(offset, offset + plain * count, plain)]
+        if plain
+        else [_scratch_view[offset:offset]] * count
+    )
+    if count == 1:
+        counters = [_HEADER_LAYOUT.unpack_from(payload, start)[2]]
+        nonces = [_NONCE_LAYOUT.pack(0, counters[0])]
+    else:
+        area = np.frombuffer(payload, np.uint8, length * count, start).reshape(count, length)
+        numbers = area[:, 8:16].copy().view("<u8")[:, 0]
+        nonces = _nonces(numbers)
+        counters = numbers.tolist()
     decrypt_into = keypair.opener.decrypt_into
     try:
         list(map(decrypt_into, nonces, bodies, repeat(None), views))
         authentic = [True] * count
     except InvalidTag:
-        authentic = [
-            _authenticates(decrypt_into, *each) for each in zip(nonces, bodies, views, strict=True)
-        ]
+        each = zip(nonces, bodies, views, strict=True)
+        authentic = [_authenticates(decrypt_into, *datagram) for datagram in each]
     accept = keypair.replay.accept
     seen = []
-    for good, counter in zip(authentic, values, strict=True):
+    for good, counter in zip(authentic, counters, strict=True):
         if not good:
             result.drops[DropReason.BAD_TAG] += 1
         elif counter >= REJECT_AFTER_MESSAGES:

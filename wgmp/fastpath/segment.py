@@ -54,8 +54,8 @@ class _Headers(NamedTuple):
     end: int
 
 
-def finish_checksum(header: VirtioHeader, packet: memoryview) -> DropReason | None:
-    """Complete, in place, the checksum that the kernel left to the device (NEEDS_CSUM).
+def finish_checksum(header: VirtioHeader, packet: bytes) -> bytes | DropReason:
+    """Return the packet with the checksum that the kernel left to the device (NEEDS_CSUM).
 
     The field holds the pseudo-header's sum already. BAD_PACKET when it is not in the packet.
     """
@@ -65,8 +65,7 @@ def finish_checksum(header: VirtioHeader, packet: memoryview) -> DropReason | No
     total = finish(sum_words(packet[header.csum_start :]))
     if not total and packet[6 if packet[0] >> 4 == 6 else 9] == UDP:
         total = 0xFFFF  # zero means "no checksum" (RFC 768)
-    packet[field : field + 2] = total.to_bytes(2, "big")
-    return None
+    return packet[:field] + total.to_bytes(2, "big") + packet[field + 2 :]
 
 
 def segment(header: VirtioHeader, packet: memoryview, scratch: Rows) -> Segments | DropReason:
@@ -132,11 +131,14 @@ def _set_fields(rows: Rows, where: _Headers, size: int, length: int, last_length
     lengths[-1] = last_length
     l4 = where.l4
     if where.version == 4:
-        _set16(rows, 2, lengths)
         first = int.from_bytes(bytes(rows[0, 4:6]), "big")
-        _set16(rows, 4, np.arange(first, first + count, dtype=np.uint32))
-        rows[:, 10:12] = 0
-        _set16(rows, 10, sum_rows(rows[:, :l4]) ^ 0xFFFF)
+        numbers = np.arange(first, first + count, dtype=np.uint32) & np.uint32(0xFFFF)
+        rows[0, [2, 3, 4, 5, 10, 11]] = 0
+        # Only length and identification differ: the rest is summed once.
+        shared = np.uint32(sum_words(rows[0, :l4].data))
+        _set16(rows, 2, lengths)
+        _set16(rows, 4, numbers)
+        _set16(rows, 10, fold_rows(lengths + numbers + shared) ^ 0xFFFF)
         addresses = bytes(rows[0, 12:20])
     else:
         _set16(rows, 4, lengths - 40)
@@ -153,7 +155,7 @@ def _set_fields(rows: Rows, where: _Headers, size: int, length: int, last_length
         field = l4 + 6
     rows[:, field : field + 2] = 0
     pseudo = sum_words(addresses) + where.protocol
-    sums = sum_rows(rows[:, l4:]) + (lengths - l4) + np.uint64(pseudo)
+    sums = sum_rows(rows[:, l4:]) + (lengths - np.uint32(l4)) + np.uint32(pseudo)
     checksums = fold_rows(sums) ^ 0xFFFF
     if where.protocol == UDP:
         checksums[checksums == 0] = 0xFFFF

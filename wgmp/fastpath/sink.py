@@ -30,21 +30,33 @@ from wgmp.stream import RecordStream
 class PacketSink:
     """Takes authenticated packets in order; `flush` at the end of each record.
 
-    `is_allowed_source`: whether an inner source address routes to the sending peer.
-    `congestion`: the outer ECN field of all of them. `drops` is counted into. `coalesce`:
-    protocols (TCP, UDP) of which super-packets may be made.
+    `memory`: where the packets lie. `is_allowed_source`: whether an inner source address
+    routes to the sending peer. `congestion`: the outer ECN field of all of them. `drops` is
+    counted into. `coalesce`: protocols (TCP, UDP) of which super-packets may be made.
     """
 
-    __slots__ = ("_coalesce", "_congestion", "_drops", "_is_allowed_source", "_out", "_pending")
+    __slots__ = (
+        "_coalesce",
+        "_congestion",
+        "_drops",
+        "_is_allowed_source",
+        "_memory",
+        "_out",
+        "_pending",
+        "_view",
+    )
 
     def __init__(
         self,
+        memory: Rows,
         out: RecordStream,
         is_allowed_source: Callable[[bytes], bool],
         drops: Tally[DropReason],
         congestion: int,
         coalesce: frozenset[int],
     ) -> None:
+        self._memory = memory
+        self._view = memory.data
         self._out = out
         self._is_allowed_source = is_allowed_source
         self._drops = drops
@@ -53,30 +65,37 @@ class PacketSink:
         self._coalesce = coalesce if self._congestion == ecn.NOT_ECT else frozenset[int]()
         self._pending: tuple[Rows, Shape] | None = None
 
-    def add(self, rows: Rows) -> None:
-        """Take packets of one padded length, as rows that stay as they are until `flush`."""
-        first = np.ascontiguousarray(rows[0]).data
-        length = ip.true_length(first)
-        if not self._coalesce or isinstance(length, DropReason):
-            self.flush()
-            self._write_each(rows)
-            return
-        if self._pending is not None and self._append_tail(first[:length]):
-            rows = rows[1:]
-            if not len(rows):
-                return
+    def add(self, start: int, count: int, length: int) -> None:
+        """Take `count` packets of one padded `length`, which lie in the memory from `start` on.
+
+        They must stay there until `flush`.
+        """
+        if self._pending is not None and self._append_tail(start, length):
+            start, count = start + length, count - 1
         self.flush()
-        shape = shape_of(first[:length]) if len(rows) > 1 else None
-        if shape is None or shape.protocol not in self._coalesce:
-            self._write_each(rows)
+        shape = self._shape(start, length) if count > 1 and self._coalesce else None
+        if shape is None:
+            self._write_each(start, count, length)
             return
-        cut = rows[:, :length]
-        for start, stop in groups(joins(cut, shape), shape, length):
+        size = shape[1]
+        rows = self._memory[start : start + count * length].reshape(count, length)[:, :size]
+        for first, last in groups(joins(rows, shape[0]), shape[0], size):
             self.flush()
-            if stop - start > 1:
-                self._pending = cut[start:stop], shape
+            if last - first > 1:
+                self._pending = rows[first:last], shape[0]
             else:
-                self._write_each(rows[start:stop])
+                self._write_each(start + first * length, 1, length)
+
+    def _shape(self, start: int, length: int) -> tuple[Shape, int] | None:
+        """Return the first packet's headers and true length, if it may be coalesced."""
+        padded = self._view[start : start + length]
+        size = ip.true_length(padded)
+        if isinstance(size, DropReason):
+            return None
+        shape = shape_of(padded[:size])
+        if shape is None or shape.protocol not in self._coalesce:
+            return None
+        return shape, size
 
     def flush(self) -> None:
         """Write the super-packet that is pending, if there is one."""
@@ -84,16 +103,18 @@ class PacketSink:
             self._write_super(*self._pending, None)
             self._pending = None
 
-    def _append_tail(self, tail: memoryview) -> bool:
+    def _append_tail(self, start: int, length: int) -> bool:
         """End the pending super-packet with a shorter packet, if that continues it."""
         assert self._pending is not None
         rows, shape = self._pending
-        count, length = rows.shape
-        if count * (length - shape.end) + len(tail) > MAX_PACKET_BYTES:
+        padded = self._view[start : start + length]
+        size = ip.true_length(padded)
+        if isinstance(size, DropReason) or not continues(rows, padded[:size], shape):
             return False
-        if not continues(rows, tail, shape):
+        count, step = rows.shape
+        if count * (step - shape.end) + size > MAX_PACKET_BYTES:
             return False
-        self._write_super(rows, shape, tail)
+        self._write_super(rows, shape, padded[:size])
         self._pending = None
         return True
 
@@ -120,9 +141,10 @@ class PacketSink:
         payload[at + body : at + body + len(rest)] = rest
         record.commit(size)
 
-    def _write_each(self, rows: Rows) -> None:
-        for row in rows:
-            self._write(np.ascontiguousarray(row).data)
+    def _write_each(self, start: int, count: int, length: int) -> None:
+        view = self._view
+        for at in range(start, start + count * length, length):
+            self._write(view[at : at + length])
 
     def _write(self, padded: memoryview) -> None:
         length, source = ip.true_length(padded), ip.source(padded)

@@ -38,10 +38,8 @@ from wgmp.orders import (
     SetSockets,
     row_of,
 )
-from wgmp.peertable import PeerRow, PeerTable
 from wgmp.protocol import messages, noise, tai64n
 from wgmp.protocol.allowedips import AllowedIPs
-from wgmp.protocol.constants import ZERO_KEY
 from wgmp.protocol.icmp import ErrorLimiter
 from wgmp.protocol.messages import MessageType
 from wgmp.protocol.noise import Identity
@@ -58,6 +56,7 @@ from wgmp.protocol.peer import Peer
 from wgmp.record import HANDSHAKE, Kind, Record, ecn_flags
 from wgmp.role import Role, RoleContext
 from wgmp.stream import Label, RecordStream
+from wgmp.tenants import Tenant, Tenants, endpoint_of
 from wgmp.tun import DEFAULT_MTU
 
 # Records taken from one ring in one step.
@@ -68,33 +67,6 @@ _REVIVALS = 8
 _TIMERS = 32
 _CACHE_ENTRIES = 65_536
 _KEEPALIVE_BYTES = 32
-
-
-class Tenant:
-    """A peer with its place in the worker's schedule, and what its row in `table` says of it."""
-
-    __slots__ = ("_table", "endpoint", "peer", "scheduled", "timestamp")
-
-    def __init__(self, peer: Peer, table: PeerTable) -> None:
-        self.peer = peer
-        self._table = table
-        self.scheduled: float | None = None
-        self.endpoint: Endpoint | None = None
-        self.timestamp = peer.greatest_timestamp
-
-    @property
-    def row(self) -> PeerRow:
-        """The peer's row. Made when asked for: most of thousands of peers are idle."""
-        return self._table.row(self.peer.peer)
-
-    def save(self) -> None:
-        """Copy to the row what changed of what outlives the worker."""
-        if self.peer.endpoint is not self.endpoint:
-            self.endpoint = self.peer.endpoint
-            self.row.set_endpoint(self.endpoint)
-        if self.peer.greatest_timestamp is not self.timestamp:
-            self.timestamp = self.peer.greatest_timestamp
-            self.row.set_greatest_timestamp(self.timestamp)
 
 
 class Worker(Role):
@@ -120,7 +92,7 @@ class Worker(Role):
         self._up = True  # the supervisor's first order says whether it is
         self._allowed_ips = AllowedIPs()
         self._sources: dict[bytes, int | None] = {}
-        self._tenants: dict[int, Tenant] = {}
+        self._tenants = Tenants(context.peers, self._make_peer)
         self._by_index: dict[int, int] = {}
         self._schedule: list[tuple[float, int]] = []
         self._revivals: deque[int] = deque()
@@ -147,7 +119,7 @@ class Worker(Role):
         match order:
             case SetPrivateKey(private_key):
                 self._identity = Identity(private_key) if private_key else None
-                for tenant in self._tenants.values():
+                for tenant in self._tenants.awake():
                     self._act(tenant, tenant.peer.set_identity(self._identity, now), now)
             case SetPeer():
                 self._set_peer(order, now)
@@ -163,13 +135,13 @@ class Worker(Role):
                 self._sources.clear()
             case SetLink(up, mtu):
                 self._mtu = mtu
-                for tenant in self._tenants.values():
+                for tenant in self._tenants.awake():
                     tenant.peer.mtu = mtu
                 if up != self._up:
                     self._up = up
                     self._start_or_stop(now)
             case ForgetSources() | SetSockets():
-                for tenant in self._tenants.values():
+                for tenant in self._tenants.awake():
                     tenant.peer.forget_source()
                     tenant.save()
             case _:
@@ -177,60 +149,54 @@ class Worker(Role):
 
     def _start_or_stop(self, now: float) -> None:
         """The interface went up or down, and all peers with it."""
-        for tenant in self._tenants.values():
+        for tenant in self._tenants.awake():
             peer = tenant.peer
             self._act(tenant, peer.start(now) if self._up else peer.stop(), now)
 
     def _set_peer(self, order: SetPeer, now: float) -> None:
         if self._table.owner(row_of(order.peer)) != self._number:
             return
-        endpoint = None if order.endpoint is None else Endpoint(*_fields(order))
-        tenant = self._tenants.get(order.peer)
+        known = len(self._tenants)
+        tenant = self._tenants.take_in(order)
+        self.counters.store(Counter.PEERS, len(self._tenants))
         if tenant is None:
-            tenant = self._add_peer(order, endpoint)
-            self._act(tenant, tenant.peer.set_keepalive(order.keepalive, now), now)
             return
-        peer = tenant.peer
-        outcomes = peer.set_preshared_key(order.preshared_key)
-        if endpoint is not None:
-            outcomes += peer.set_endpoint(endpoint)
+        peer, endpoint = tenant.peer, endpoint_of(order)
+        outcomes: list[Outcome] = []
+        if len(self._tenants) == known:
+            outcomes += peer.set_preshared_key(order.preshared_key)
+            if endpoint is not None:
+                outcomes += peer.set_endpoint(endpoint)
+        elif tenant.row.figures().last_handshake_ns and peer.endpoint is not None:
+            self._revivals.append(order.peer)
         outcomes += peer.set_keepalive(order.keepalive, now)
         self._act(tenant, outcomes, now)
 
-    def _add_peer(self, order: SetPeer, endpoint: Endpoint | None) -> Tenant:
-        row = self._table.row(order.peer)
-        known = row.adopt()
-        if known:
-            figures = row.figures()
-            endpoint = figures.endpoint or endpoint
-            if figures.last_handshake_ns and endpoint is not None:
-                self._revivals.append(order.peer)
+    def _make_peer(
+        self, order: SetPeer, endpoint: Endpoint | None, greatest_timestamp: bytes
+    ) -> Peer:
         peer = Peer(
             peer=order.peer,
             identity=self._identity,
             public_key=order.public_key,
-            # Most have none: one object is enough for all of those.
-            preshared_key=order.preshared_key if any(order.preshared_key) else ZERO_KEY,
+            preshared_key=order.preshared_key,
             keepalive=0,
             endpoint=endpoint,
             indices=self,
             randomness=os.urandom,
             tai64n=_tai64n,
-            greatest_timestamp=row.greatest_timestamp(),
+            greatest_timestamp=greatest_timestamp,
         )
         peer.mtu = self._mtu
         peer.running = self._up
-        tenant = self._tenants[order.peer] = Tenant(peer, self._table)
-        self.counters.store(Counter.PEERS, len(self._tenants))
-        return tenant
+        return peer
 
     def _remove_peer(self, peer: int, now: float) -> None:
-        tenant = self._tenants.pop(peer, None)
-        if tenant is None:
-            return
-        self._act(tenant, tenant.peer.close(), now)
-        tenant.row.abandon()
+        tenant = self._tenants.remove(peer)
         self.counters.store(Counter.PEERS, len(self._tenants))
+        if tenant is not None:
+            self._act(tenant, tenant.peer.close(), now)
+            tenant.row.abandon()
 
     # --- the loop's side ---
 
@@ -492,8 +458,3 @@ class Worker(Role):
 
 def _tai64n() -> bytes:
     return tai64n.label(time.time_ns())
-
-
-def _fields(order: SetPeer) -> tuple[bytes, int, int]:
-    assert order.endpoint is not None
-    return order.endpoint.address, order.endpoint.port, order.endpoint.scope_id
