@@ -372,8 +372,8 @@ def test_a_deleted_link_keeps_nobody_busy_until_the_gateway_ends(
     try:
         gateway.namespace.run("ip", "link", "delete", gateway.interface)
         before = cpu_seconds(roles)
-        time.sleep(0.5)
-        assert cpu_seconds(roles) - before < 0.1
+        time.sleep(1)
+        assert cpu_seconds(roles) - before < 0.5
     finally:
         gateway.process.send_signal(signal.SIGCONT)
     assert gateway.process.wait(5) == 0
