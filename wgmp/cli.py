@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import msgspec
 
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def main_wgmpd(arguments: Sequence[str] | None = None) -> int:
     """Run `wgmpd [-f|--foreground] IFACE`; return its exit code."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="wgmpd",
         description="Start a WireGuard gateway on a new interface, as wireguard-go does.",
         epilog="WGMP_WORKERS, WGMP_TOPOLOGY, WGMP_OFFLOAD, LOG_LEVEL, WG_TUN_FD, WG_UAPI_FD and "
@@ -53,7 +54,7 @@ def main_wgmpd(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="wgmp", description="A userspace WireGuard gateway that uses all your cores."
     )
     parser.add_argument("--version", action="version", version=f"wgmp {__version__}")
@@ -94,6 +95,14 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="two gateways and traffic, in namespaces of their own")
     demo.set_defaults(command=_demo)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one line. Its subcommands' parsers are of the same class."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and where to read more, and exit with 2."""
+        self.exit(2, f"{self.prog}: {message} (`{self.prog} --help` says more)\n")
 
 
 def _guard(program: str, run: Callable[[], int]) -> int:

@@ -105,6 +105,7 @@ class Loop:
         self._stopping = False
         for role in roles:
             role.counters.add(Counter.STARTS)
+            role.catch_up = self._catch_up
         self._watch()
 
     def run(self) -> None:
@@ -154,6 +155,10 @@ class Loop:
             self._doorbell.silence()
         elif descriptor == self._control.fileno():
             self._take_orders(now)
+
+    def _catch_up(self) -> None:
+        """Take the orders that have been sent by now, in the middle of a role's step."""
+        self._take_orders(boottime())
 
     def _take_orders(self, now: float) -> None:
         """Let every role obey one message of orders; the end of the stream is the stop.

@@ -41,7 +41,7 @@ PAYLOAD_OFFSET = LENGTHS_OFFSET + 4 * MAX_PACKETS
 PAYLOAD_BYTES = 66_048
 SLOT_BYTES = PAYLOAD_OFFSET + PAYLOAD_BYTES
 
-# Handshake datagrams are at most 148 bytes, an opened initiation 288.
+# Handshake datagrams are at most 148 bytes, an opened initiation 288. Ten fit.
 SMALL_SLOT_BYTES = PAYLOAD_OFFSET + 2_048
 
 # A train is what one UDP_SEGMENT send or UDP_GRO receive carries: linux/udp.h,
@@ -69,6 +69,7 @@ class Kind(IntEnum):
     DATAGRAMS = 2  # outer datagrams to or from one endpoint
     HANDSHAKE_MESSAGES = 3  # outer handshake datagrams, not yet looked into
     OPENED_INITIATION = 4  # one initiation whose static key admission has decrypted
+    ADDRESSED_MESSAGES = 5  # handshake datagrams from anywhere, each behind its packed endpoint
 
 
 def pack_endpoint(endpoint: Endpoint) -> bytes:

@@ -132,6 +132,10 @@ class RingWriter:
             return None
         return self._records[self._head % self._slots]
 
+    def waiting(self) -> int:
+        """Return how many records the consumer has not released yet."""
+        return self._head - self._words[_TAIL]
+
     def publish(self) -> None:
         """Hand the reserved record to the consumer, and wake it if it sleeps."""
         words = self._words

@@ -8,6 +8,7 @@ sleeps until a descriptor is ready, a producer rings, or a role's deadline comes
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from wgmp.counters import Counters
@@ -46,6 +47,10 @@ class RoleContext:
     devices: Devices
 
 
+def _nothing_to_catch_up() -> None:
+    """Stand in for the loop's `catch_up` where there is no loop."""
+
+
 class Role:
     """The base of all roles. `readable` is set by the loop when one of `descriptors` is ready."""
 
@@ -54,6 +59,9 @@ class Role:
         self.inputs = list(context.inputs.values())
         self.counters = context.counters
         self.readable = False
+        # Set by the loop. An order may be on its way to this role while what it is about came
+        # quicker, through a ring: whoever misses something catches up and looks once more.
+        self.catch_up: Callable[[], None] = _nothing_to_catch_up
 
     def step(self, now: float) -> bool:
         """Do a bounded amount of work at `now` (monotonic seconds); return whether there was any.

@@ -46,6 +46,10 @@ class RecordStream:
         self.sent_packets = 0
         self.sent_bytes = 0
 
+    def waiting(self) -> int:
+        """Return how many records of the ring its consumer has not released yet."""
+        return self._ring.waiting()
+
     def start(self, label: Label) -> None:
         """Publish what is open; the records to come have this label."""
         self.flush()

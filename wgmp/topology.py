@@ -38,11 +38,10 @@ class Shape(StrEnum):
 # process its reader is next in the loop, and fewer slots stay in the cache.
 _SLOTS_BETWEEN = 64
 _SLOTS_WITHIN = 16
-# Handshake messages, one per record when they come from many sources.
+# Handshake messages. "Under load" begins at an eighth of it, which is room for a thousand that
+# wait for admission: so many peers may shake hands at once, as after an outage, before anybody is
+# asked for a cookie and made to wait for 5 s.
 _HANDSHAKE_SLOTS = 1024
-# Those that wait for admission. "Under load" begins at an eighth of it: a thousand peers may shake
-# hands at once, as after an outage, before anybody is asked for a cookie and made to wait for 5 s.
-_ADMISSION_SLOTS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +136,7 @@ def _rings(workers: list[str], home: dict[str, str]) -> Iterator[RingRow]:
         slots = _SLOTS_WITHIN if within else _SLOTS_BETWEEN
         return RingRow(producer, consumer, slots, SLOT_BYTES)
 
-    yield RingRow("udp_reader", "admission", _ADMISSION_SLOTS, SMALL_SLOT_BYTES)
+    yield RingRow("udp_reader", "admission", _HANDSHAKE_SLOTS, SMALL_SLOT_BYTES)
     yield RingRow("admission", "udp_writer", _HANDSHAKE_SLOTS, SMALL_SLOT_BYTES)
     for worker in workers:
         yield data("tun_reader", worker)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hostile import rawcrypto
-from hostile.rawpeer import INITIATION, RESPONSE, RawPeer, Session, kind_of
+from hostile.rawpeer import INITIATION, RESPONSE, TRANSPORT, RawPeer, Session, kind_of
 
 from wgmp.fabric import Fabric
 from wgmp.fastpath import virtio
@@ -19,7 +19,7 @@ from wgmp.orders import AddAllowedIP, EndpointOrder, Order, SetPeer, SetPrivateK
 from wgmp.protocol.keypair import Keypair
 from wgmp.protocol.outcome import Endpoint
 from wgmp.protocol.peer import Peer
-from wgmp.record import Kind
+from wgmp.record import Kind, pack_endpoint
 from wgmp.role import Devices, Role
 from wgmp.roles.admission import Admission
 from wgmp.roles.worker import Worker
@@ -90,16 +90,25 @@ class Rig:
 
     def deliver(self, datagram: bytes, source: Endpoint = HERE) -> None:
         """A datagram arrives, as udp_reader hands it on."""
+        self.queue(datagram, source)
+        self.step()
+
+    def queue(self, datagram: bytes, source: Endpoint = HERE, flags: int = 0) -> None:
+        """A datagram arrives, and nobody looks at it yet."""
         kind = kind_of(datagram)
         handshake = kind in (INITIATION, RESPONSE)
         ring = self._from_udp["admission" if handshake else "worker0"]
         record = ring.reserve()
         assert record is not None
-        record.begin(Kind.HANDSHAKE_MESSAGES if kind < 4 else Kind.DATAGRAMS)
-        record.set_endpoint(source)
-        record.append(datagram)
+        if handshake:
+            record.begin(Kind.ADDRESSED_MESSAGES)
+            record.append(pack_endpoint(source) + datagram)
+        else:
+            data = kind == TRANSPORT
+            record.begin(Kind.DATAGRAMS if data else Kind.HANDSHAKE_MESSAGES, flags=flags)
+            record.set_endpoint(source)
+            record.append(datagram)
         ring.publish()
-        self.step()
 
     def send(self, inner: bytes, peer: int = 1) -> None:
         """A packet for a peer arrives, as tun_reader hands it on."""

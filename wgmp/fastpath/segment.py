@@ -23,6 +23,7 @@ import numpy as np
 from wgmp.fastpath import virtio
 from wgmp.fastpath.checksum import Rows, finish, fold_rows, sum_rows, sum_words
 from wgmp.fastpath.virtio import VirtioHeader
+from wgmp.protocol import ip
 from wgmp.protocol.outcome import DropReason
 
 TCP: Final = 6
@@ -60,7 +61,7 @@ def finish_checksum(header: VirtioHeader, packet: bytes) -> bytes | DropReason:
     The field holds the pseudo-header's sum already. BAD_PACKET when it is not in the packet.
     """
     field = header.csum_start + header.csum_offset
-    if field + 2 > len(packet):
+    if not ip.version(packet) or field + 2 > len(packet):
         return DropReason.BAD_PACKET
     total = finish(sum_words(packet[header.csum_start :]))
     if not total and packet[6 if packet[0] >> 4 == 6 else 9] == UDP:

@@ -28,7 +28,7 @@ from wgmp.protocol.messages import MessageType
 from wgmp.protocol.noise import Identity
 from wgmp.protocol.outcome import DropReason, Endpoint
 from wgmp.protocol.ratelimiter import RateLimiter
-from wgmp.record import HANDSHAKE, Kind, Record
+from wgmp.record import ENDPOINT_BYTES, HANDSHAKE, Kind, Record, unpack_endpoint
 from wgmp.role import Role, RoleContext
 
 # What one step may take. A Diffie-Hellman, or the cookie asked for in its place, costs as much
@@ -84,11 +84,12 @@ class Admission(Role):
             if record is None:
                 break
             self.counters.add(Counter.RECORDS_IN)
-            for datagram in record.packets():
+            for addressed in record.packets():
+                datagram = addressed[ENDPOINT_BYTES:]
                 reason = self._refuse(datagram)
                 if reason is None:
                     costly += 1
-                    reason = self._admit(datagram, record.endpoint(), now)
+                    reason = self._admit(datagram, unpack_endpoint(addressed), now)
                 if reason is not None:
                     self.counters.drop(reason)
             looked_at += record.count
@@ -135,6 +136,8 @@ class Admission(Role):
         opened = noise.open_static(identity, bytes(datagram))
         if isinstance(opened, DropReason):
             return opened
+        if opened.public_key not in self._by_public_key:
+            self.catch_up()
         peer = self._by_public_key.get(opened.public_key)
         if peer is None:
             return DropReason.UNKNOWN_PEER

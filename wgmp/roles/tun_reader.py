@@ -101,6 +101,9 @@ class TunReader(Role):
             return
         peer = self._route(destination)
         if peer is None:
+            self.catch_up()
+            peer = self._route(destination)
+        if peer is None:
             self.counters.drop(DropReason.NO_ROUTE)
             self._answer(self._unreachable.unreachable(body, now))
             return

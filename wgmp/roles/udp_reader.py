@@ -5,7 +5,9 @@
 3. Initiations and responses go to admission; transport data and cookie replies to the worker
    that owns their receiver index.
 4. Datagrams of one endpoint for one worker share a record until one of another comes, or
-   nothing is left to receive.
+   nothing is left to receive. Handshake messages share one whoever they are from, so that a
+   flood from many sources costs little more than one from a single source, and wait for it to
+   fill for as long as admission has others to look at.
 
 A train of one session is checked and handed on as a whole. Any other is taken apart.
 """
@@ -21,7 +23,7 @@ from wgmp.orders import Order, SetSockets
 from wgmp.protocol import messages
 from wgmp.protocol.messages import MessageType
 from wgmp.protocol.outcome import DropReason, Endpoint
-from wgmp.record import Kind, ecn_flags
+from wgmp.record import Kind, ecn_flags, pack_endpoint
 from wgmp.role import Role, RoleContext
 from wgmp.stream import Intake, Label, RecordStream
 from wgmp.udp import Receiver, Source
@@ -47,6 +49,8 @@ class UdpReader(Role):
         self._intake = Intake(self._workers, _MAX_RECEIVE_BYTES)
         self._receiver = Receiver()
         self._label = Label(Kind.DATAGRAMS)
+        self._admission.start(Label(Kind.ADDRESSED_MESSAGES))
+        self._gathering = False  # messages for admission wait for more
 
     def descriptors(self) -> list[int]:
         """Both sockets."""
@@ -61,14 +65,22 @@ class UdpReader(Role):
     def step(self, now: float) -> bool:
         """Receive a burst from each socket into records."""
         if not self.readable:
+            self._admission.flush()
+            self._gathering = False
             return False
         # Which socket begins changes, so that neither starves the other.
         self._sockets = self._sockets[1:] + self._sockets[:1]
         drained = [self._drain(sock) for sock in self._sockets]
         self.readable = not all(drained)
         self._intake.flush()
-        self._admission.flush()
+        self._gathering = self._admission.waiting() > 0
+        if not self._gathering:
+            self._admission.flush()
         return True
+
+    def deadline(self) -> float | None:
+        """At once, while messages wait for more that may not come."""
+        return 0.0 if self._gathering else None
 
     def _drain(self, sock: socket.socket) -> bool:
         """Receive while this turn lasts; return whether nothing is left."""
@@ -111,18 +123,19 @@ class UdpReader(Role):
         if isinstance(kind, DropReason):
             self.counters.drop(kind, len(lengths))
             return
-        if kind in (MessageType.INITIATION, MessageType.RESPONSE):
-            stream, label = self._admission, self._labelled(Kind.HANDSHAKE_MESSAGES, source, 0)
+        if kind is MessageType.INITIATION or kind is MessageType.RESPONSE:
+            addressed = b"".join((pack_endpoint(source.endpoint), datagrams))
+            self._admission.append(addressed, [len(addressed)])
+            return
+        row = self._indices.row(messages.receiver_index(first))
+        if row is None:
+            self.counters.drop(DropReason.UNKNOWN_INDEX, len(lengths))
+            return
+        stream = self._workers[self._peers.owner(row)]
+        if kind is MessageType.TRANSPORT:
+            label = self._labelled(Kind.DATAGRAMS, source, ecn_flags(source.congestion))
         else:
-            row = self._indices.row(messages.receiver_index(first))
-            if row is None:
-                self.counters.drop(DropReason.UNKNOWN_INDEX, len(lengths))
-                return
-            stream = self._workers[self._peers.owner(row)]
-            if kind is MessageType.TRANSPORT:
-                label = self._labelled(Kind.DATAGRAMS, source, ecn_flags(source.congestion))
-            else:
-                label = self._labelled(Kind.HANDSHAKE_MESSAGES, source, 0)
+            label = self._labelled(Kind.HANDSHAKE_MESSAGES, source, 0)
         self._intake.put(stream, label, datagrams, lengths)
 
     def _labelled(self, kind: Kind, source: Source, flags: int) -> Label:

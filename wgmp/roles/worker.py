@@ -255,9 +255,17 @@ class Worker(Role):
 
     # --- out ---
 
+    def _tenant(self, peer: int) -> Tenant | None:
+        """Return the peer a record is for, which may have been added this very moment."""
+        tenant = self._tenants.get(peer)
+        if tenant is None:
+            self.catch_up()
+            tenant = self._tenants.get(peer)
+        return tenant
+
     def _seal(self, record: Record, now: float) -> None:
         """Seal a record of packets for its peer, or stage them."""
-        tenant = self._tenants.get(record.peer)
+        tenant = self._tenant(record.peer)
         if record.shortest() < virtio.SIZE:
             self.counters.drop(DropReason.RING_CORRUPT)
             return
@@ -372,7 +380,7 @@ class Worker(Role):
     # --- handshakes ---
 
     def _answer_initiation(self, record: Record, now: float) -> None:
-        tenant = self._tenants.get(record.peer)
+        tenant = self._tenant(record.peer)
         endpoint = record.endpoint()
         if tenant is None or endpoint is None:
             self.counters.drop(DropReason.PEER_REMOVED)
