@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 
 from wgmp.protocol.outcome import Endpoint
 from wgmp.record import (
+    MAX_TRAIN_BYTES,
+    MAX_TRAIN_DATAGRAMS,
+    PAYLOAD_BYTES,
     SLOT_BYTES,
     Kind,
     Record,
@@ -61,3 +64,25 @@ def test_wiped_record_holds_no_trace() -> None:
     record.append(b"secret")
     record.wipe()
     assert bytes(record.payload[:6]) == bytes(6)
+
+
+@given(st.lists(st.sampled_from([0, 32, 60, 60, 60, 1452, 1452, 1452]), max_size=200), st.data())
+def test_trains_are_what_one_send_can_carry(lengths: list[int], data: st.DataObject) -> None:
+    while sum(lengths) > PAYLOAD_BYTES:
+        lengths.pop()
+    record = Record(SLOT)
+    record.begin(Kind.DATAGRAMS)
+    for number, length in enumerate(lengths):
+        record.append(bytes([number % 256]) * length)
+    record.finish()
+    assert record.check()
+    first = data.draw(st.integers(0, len(lengths)))
+    sent = []
+    for train, size, count in record.trains(first):
+        assert 1 <= count <= MAX_TRAIN_DATAGRAMS
+        assert len(train) <= MAX_TRAIN_BYTES
+        cut = [bytes(train[at : at + size]) for at in range(0, len(train), max(1, size))]
+        cut += [b""] * (count - len(cut))
+        assert all(len(each) == size for each in cut[:-1])
+        sent += cut
+    assert sent == [bytes(packet) for packet in record.packets()[first:]]

@@ -215,17 +215,18 @@ class Record:
         lengths = self.lengths()
         at = sum(lengths[:first])
         while first < len(lengths):
-            size = total = lengths[first]
-            last = first + 1
-            while last < min(len(lengths), first + MAX_TRAIN_DATAGRAMS):
-                length = lengths[last]
-                if length > size or lengths[last - 1] < size or total + length > MAX_TRAIN_BYTES:
-                    break
-                total += length
-                last += 1
-            yield self.payload[at : at + total], size, last - first
+            size = lengths[first]
+            most = min(len(lengths) - first, MAX_TRAIN_DATAGRAMS, MAX_TRAIN_BYTES // max(1, size))
+            count = max(1, most)
+            alike = lengths[first : first + count]
+            if alike.count(size) != count:
+                # It ends behind the first that is shorter, or before one that is longer.
+                count = next(n for n, length in enumerate(alike) if length != size)
+                count += alike[count] < size
+            total = sum(lengths[first : first + count])
+            yield self.payload[at : at + total], size, count
             at += total
-            first = last
+            first += count
 
     def packets(self) -> list[memoryview]:
         """Return a view of each packet, valid until the ring's `release` or `publish`."""

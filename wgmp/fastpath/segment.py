@@ -16,6 +16,7 @@ the fields that differ set column by column:
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -125,44 +126,53 @@ def _headers(header: VirtioHeader, packet: memoryview) -> _Headers | None:
     return _Headers(version, TCP, l4, end)
 
 
+@cache
+def _layout(version: int, protocol: int, l4: int, pitch: int) -> np.dtype[np.void]:
+    """Return the fields of a row that differ between segments, big-endian, at their offsets."""
+    fields = [("identification", ">u2", 4), ("header_checksum", ">u2", 10)] if version == 4 else []
+    fields.append(("length", ">u2", 2 if version == 4 else 4))
+    if protocol == TCP:
+        fields += [("sequence", ">u4", l4 + 4), ("flags", "u1", l4 + 13)]
+        fields.append(("checksum", ">u2", l4 + 16))
+    else:
+        fields += [("udp_length", ">u2", l4 + 4), ("checksum", ">u2", l4 + 6)]
+    names, formats, offsets = zip(*fields, strict=True)
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": pitch})
+
+
 def _set_fields(rows: Rows, where: _Headers, size: int, length: int, last_length: int) -> None:
     """Set every field of the table above, and the checksums."""
-    count = len(rows)
+    version, protocol, l4, _ = where
+    count, pitch = rows.shape
+    fields = rows.reshape(-1).view(_layout(version, protocol, l4, pitch))
     lengths = np.full(count, length, np.uint32)
     lengths[-1] = last_length
-    l4 = where.l4
-    if where.version == 4:
-        first = int.from_bytes(bytes(rows[0, 4:6]), "big")
-        numbers = np.arange(first, first + count, dtype=np.uint32) & np.uint32(0xFFFF)
-        rows[0, [2, 3, 4, 5, 10, 11]] = 0
+    if version == 4:
+        numbers = np.arange(count, dtype=np.uint32) + np.uint32(fields["identification"][0])
+        for name in ("length", "identification", "header_checksum"):
+            fields[name][0] = 0
         # Only length and identification differ: the rest is summed once.
         shared = np.uint32(sum_words(rows[0, :l4].data))
-        _set16(rows, 2, lengths)
-        _set16(rows, 4, numbers)
-        _set16(rows, 10, fold_rows(lengths + numbers + shared) ^ 0xFFFF)
+        fields["length"] = lengths
+        fields["identification"] = numbers & np.uint32(0xFFFF)
+        total = lengths + (numbers & np.uint32(0xFFFF)) + shared
+        fields["header_checksum"] = fold_rows(total) ^ np.uint32(0xFFFF)
         addresses = bytes(rows[0, 12:20])
     else:
-        _set16(rows, 4, lengths - 40)
+        fields["length"] = lengths - np.uint32(40)
         addresses = bytes(rows[0, 8:40])
-    if where.protocol == TCP:
-        sequence = int.from_bytes(bytes(rows[0, l4 + 4 : l4 + 8]), "big")
-        steps = np.arange(count, dtype=np.uint64) * size + sequence
-        rows[:, l4 + 4 : l4 + 8] = steps.astype(">u4").view(np.uint8).reshape(count, 4)
-        rows[:-1, l4 + 13] &= 0xFF ^ _FIN_PSH
-        rows[1:, l4 + 13] &= 0xFF ^ _CWR
-        field = l4 + 16
+    l4_lengths = lengths - np.uint32(l4)
+    if protocol == TCP:
+        fields["sequence"] = np.arange(count, dtype=np.uint32) * np.uint32(size) + np.uint32(
+            fields["sequence"][0]
+        )
+        fields["flags"][:-1] &= 0xFF ^ _FIN_PSH
+        fields["flags"][1:] &= 0xFF ^ _CWR
     else:
-        _set16(rows, l4 + 4, lengths - l4)
-        field = l4 + 6
-    rows[:, field : field + 2] = 0
-    pseudo = sum_words(addresses) + where.protocol
-    sums = sum_rows(rows[:, l4:]) + (lengths - np.uint32(l4)) + np.uint32(pseudo)
-    checksums = fold_rows(sums) ^ 0xFFFF
-    if where.protocol == UDP:
+        fields["udp_length"] = l4_lengths
+    fields["checksum"] = 0
+    pseudo = np.uint32(sum_words(addresses) + protocol)
+    checksums = fold_rows(sum_rows(rows[:, l4:]) + l4_lengths + pseudo) ^ np.uint32(0xFFFF)
+    if protocol == UDP:
         checksums[checksums == 0] = 0xFFFF
-    _set16(rows, field, checksums)
-
-
-def _set16(rows: Rows, column: int, values: np.typing.NDArray[np.generic]) -> None:
-    """Set a big-endian 16-bit column; values keep their low 16 bits."""
-    rows[:, column : column + 2] = values.astype(">u2").view(np.uint8).reshape(len(rows), 2)
+    fields["checksum"] = checksums
