@@ -16,7 +16,6 @@ import errno
 import socket
 import struct
 import sys
-from dataclasses import dataclass
 
 from wgmp.errors import SocketError
 from wgmp.offload import SOL_UDP, UDP_GRO, UDP_SEGMENT, enable_gro
@@ -115,7 +114,6 @@ def set_mark(sock: socket.socket, mark: int) -> None:
     sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
 
 
-@dataclass(frozen=True, slots=True)
 class Source:
     """Where a datagram, or a train of them, came from.
 
@@ -123,18 +121,34 @@ class Source:
     which may be shorter; 0 when there is just one.
     """
 
-    endpoint: Endpoint
-    congestion: int
-    segment: int
+    __slots__ = ("_address", "_endpoint", "_info", "congestion", "segment")
+
+    def __init__(self, address: _Address, info: bytes, congestion: int, segment: int) -> None:
+        self._address = address
+        self._info = info
+        self._endpoint: Endpoint | None = None
+        self.congestion = congestion
+        self.segment = segment
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The sender, and the local address it sent to. Worked out when first asked for.
+
+        A flood from forged addresses is dropped before anybody asks.
+        """
+        if self._endpoint is None:
+            self._endpoint = _endpoint(self._address, self._info)
+        return self._endpoint
 
 
 class Receiver:
     """Receives datagrams with their sources: one system call for each, or for a train."""
 
-    __slots__ = ("_sources",)
+    __slots__ = ("_read", "_sources")
 
     def __init__(self) -> None:
         self._sources: dict[tuple[_Address, _Ancillary], Source] = {}
+        self._read: dict[_Ancillary, tuple[bytes, int, int]] = {}
 
     def receive(
         self, sock: socket.socket, buffers: list[memoryview]
@@ -159,11 +173,20 @@ class Receiver:
         if source is None:
             if len(self._sources) >= _CACHE_ENTRIES:
                 self._sources.clear()
-            source = self._sources[key] = _read(*key)
+            source = self._sources[key] = self._source(*key)
         return length, source
 
+    def _source(self, address: _Address, ancillary: _Ancillary) -> Source:
+        read = self._read.get(ancillary)
+        if read is None:
+            if len(self._read) >= _CACHE_ENTRIES:
+                self._read.clear()
+            read = self._read[ancillary] = _read(ancillary)
+        return Source(address, *read)
 
-def _read(address: _Address, ancillary: _Ancillary) -> Source:
+
+def _read(ancillary: _Ancillary) -> tuple[bytes, int, int]:
+    """Return the packet information, the ECN field and the segment size."""
     info, congestion, segment = b"", ecn.NOT_ECT, 0
     for level, kind, content in ancillary:
         if (level, kind) in _PKTINFO:
@@ -173,7 +196,7 @@ def _read(address: _Address, ancillary: _Ancillary) -> Source:
             congestion = int.from_bytes(content, sys.byteorder) & ecn.MASK
         elif (level, kind) == (SOL_UDP, UDP_GRO):
             segment = int.from_bytes(content, sys.byteorder)
-    return Source(_endpoint(address, info), congestion, segment)
+    return info, congestion, segment
 
 
 def _endpoint(address: _Address, info: bytes) -> Endpoint:

@@ -24,6 +24,15 @@ from wgmp.protocol.noise import Identity, cookie_key, mac1_key
 from wgmp.protocol.outcome import Endpoint
 
 
+def mac1_ok(key: bytes, datagram: Bytes) -> bool:
+    """Return whether the sender knows our public key, from which `key` is (`noise.mac1_key`).
+
+    `datagram`: an initiation or a response that `message_type` accepted.
+    """
+    covers, mac1, _, _ = macs(datagram)
+    return crypto.equal(crypto.mac(key, covers), mac1)
+
+
 class CookieChecker:
     """The responder's side, one for a device.
 
@@ -38,11 +47,6 @@ class CookieChecker:
         self._randomness = randomness
         self._secret = b""
         self._secret_expires_at = -inf
-
-    def mac1_ok(self, datagram: Bytes) -> bool:
-        """Return whether the sender knows our public key."""
-        covers, mac1, _, _ = macs(datagram)
-        return crypto.equal(crypto.mac(self._identity.mac1_key, covers), mac1)
 
     def mac2_ok(self, datagram: Bytes, endpoint: Endpoint, now: float) -> bool:
         """Return whether the sender has received a fresh cookie at this address and port."""

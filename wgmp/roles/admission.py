@@ -3,12 +3,13 @@
 An initiation does not show whose it is until its static key is decrypted, so that step cannot
 be sharded by peer. It is done here, apart from the data path:
 
-1. mac1: whoever does not know our public key ends here.
-2. Under load (the queue is above an eighth of its capacity, or was within the last second):
+1. Under load (the queue is above an eighth of its capacity, or was within the last second):
    a valid mac2, or a cookie reply instead of an answer; then the limiter per source.
-3. Response: to the worker that owns its receiver index.
-4. Initiation: the first Diffie-Hellman opens the static key; its peer's worker gets the opened
+2. Response: to the worker that owns its receiver index.
+3. Initiation: the first Diffie-Hellman opens the static key; its peer's worker gets the opened
    initiation and goes on from there.
+
+Whoever does not know our public key has been turned away by udp_reader, which checks mac1.
 
 A flood of handshakes fills this role's ring and drops there; established sessions do not wait
 behind it.
@@ -31,16 +32,15 @@ from wgmp.protocol.ratelimiter import RateLimiter
 from wgmp.record import ENDPOINT_BYTES, HANDSHAKE, Kind, Record, unpack_endpoint
 from wgmp.role import Role, RoleContext
 
-# What one step may take. A Diffie-Hellman, or the cookie asked for in its place, costs as much
-# as a record of data; a wrong mac1 costs almost nothing.
-_COSTLY_BURST = 8
-_BURST = 64
+# Messages looked at in one step, or a few more. A Diffie-Hellman, or the cookie that is asked for
+# in its place, costs as much as a record of data.
+_BURST = 8
 _LOAD_FRACTION = 8
 _LOAD_HOLDS_S = 1.0
 
 
 class Admission(Role):
-    """Admits handshake messages. Each drop is counted, from bad mac1 to unknown peer."""
+    """Admits handshake messages. Each drop is counted, from missing cookie to unknown peer."""
 
     def __init__(self, context: RoleContext) -> None:
         super().__init__(context)
@@ -78,18 +78,14 @@ class Admission(Role):
         """Look at some records of handshake messages."""
         if self._queue.waiting() > self._queue.slots // _LOAD_FRACTION:
             self._loaded_until = now + _LOAD_HOLDS_S
-        looked_at = costly = 0
-        while looked_at < _BURST and costly < _COSTLY_BURST:
+        looked_at = 0
+        while looked_at < _BURST:
             record = self._queue.peek()
             if record is None:
                 break
             self.counters.add(Counter.RECORDS_IN)
             for addressed in record.packets():
-                datagram = addressed[ENDPOINT_BYTES:]
-                reason = self._refuse(datagram)
-                if reason is None:
-                    costly += 1
-                    reason = self._admit(datagram, unpack_endpoint(addressed), now)
+                reason = self._admit(addressed, now)
                 if reason is not None:
                     self.counters.drop(reason)
             looked_at += record.count
@@ -97,30 +93,24 @@ class Admission(Role):
         self.counters.add(Counter.PACKETS_IN, looked_at)
         return looked_at > 0
 
-    def _refuse(self, datagram: memoryview) -> DropReason | None:
-        """Return why a message ends here for sure, at the least cost; None when it may not."""
+    def _admit(self, addressed: memoryview, now: float) -> DropReason | None:
+        """Hand one message on, or return why not. `addressed`: it lies behind its endpoint."""
+        datagram = addressed[ENDPOINT_BYTES:]
         kind = messages.message_type(datagram)
         if isinstance(kind, DropReason):
             return kind
-        if self._checker is None:
-            return DropReason.NO_IDENTITY
-        return None if self._checker.mac1_ok(datagram) else DropReason.BAD_MAC1
-
-    def _admit(
-        self, datagram: memoryview, endpoint: Endpoint | None, now: float
-    ) -> DropReason | None:
-        """Hand on one message with a valid mac1, or return why not."""
-        assert self._identity is not None
-        assert self._checker is not None
+        endpoint = unpack_endpoint(addressed)
         if endpoint is None:
-            return DropReason.NO_ENDPOINT
+            return DropReason.RING_CORRUPT
+        if self._identity is None or self._checker is None:
+            return DropReason.NO_IDENTITY
         if now < self._loaded_until:
             if not self._checker.mac2_ok(datagram, endpoint, now):
                 self._send_cookie(self._checker.reply(datagram, endpoint, now), endpoint)
                 return DropReason.COOKIE_REQUIRED
             if not self._limiter.allow(endpoint.address, now):
                 return DropReason.RATE_LIMITED
-        if messages.message_type(datagram) is MessageType.RESPONSE:
+        if kind is MessageType.RESPONSE:
             return self._hand_response(datagram, endpoint)
         return self._open_initiation(datagram, endpoint, self._identity)
 

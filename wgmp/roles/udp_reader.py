@@ -1,7 +1,8 @@
 """udp_reader: datagrams from the UDP sockets to admission and to the workers.
 
 1. Receive a datagram, or a train of them, straight into the record filled last.
-2. Check type and size; anything else ends here.
+2. Check type and size, and mac1 where there is one; anything else ends here. A sender that does
+   not know our public key costs two hashes, less than handing its message on.
 3. Initiations and responses go to admission; transport data and cookie replies to the worker
    that owns their receiver index.
 4. Datagrams of one endpoint for one worker share a record until one of another comes, or
@@ -19,9 +20,11 @@ import socket
 import numpy as np
 
 from wgmp.counters import Counter
-from wgmp.orders import Order, SetSockets
+from wgmp.orders import Order, SetPrivateKey, SetSockets
 from wgmp.protocol import messages
+from wgmp.protocol.cookie import mac1_ok
 from wgmp.protocol.messages import MessageType
+from wgmp.protocol.noise import Identity
 from wgmp.protocol.outcome import DropReason, Endpoint
 from wgmp.record import Kind, ecn_flags, pack_endpoint
 from wgmp.role import Role, RoleContext
@@ -50,6 +53,7 @@ class UdpReader(Role):
         self._receiver = Receiver()
         self._label = Label(Kind.DATAGRAMS)
         self._admission.start(Label(Kind.ADDRESSED_MESSAGES))
+        self._mac1_key: bytes | None = None
         self._gathering = False  # messages for admission wait for more
 
     def descriptors(self) -> list[int]:
@@ -57,10 +61,15 @@ class UdpReader(Role):
         return [sock.fileno() for sock in self._sockets]
 
     def obey(self, order: Order, now: float, sockets: list[socket.socket]) -> None:
-        """Change over to new sockets."""
-        if isinstance(order, SetSockets):
-            self._sockets = sockets
-            self.readable = True
+        """Change over to new sockets; keep the key of mac1."""
+        match order:
+            case SetSockets():
+                self._sockets = sockets
+                self.readable = True
+            case SetPrivateKey(private_key):
+                self._mac1_key = Identity(private_key).mac1_key if private_key else None
+            case _:
+                return
 
     def step(self, now: float) -> bool:
         """Receive a burst from each socket into records."""
@@ -124,8 +133,7 @@ class UdpReader(Role):
             self.counters.drop(kind, len(lengths))
             return
         if kind is MessageType.INITIATION or kind is MessageType.RESPONSE:
-            addressed = b"".join((pack_endpoint(source.endpoint), datagrams))
-            self._admission.append(addressed, [len(addressed)])
+            self._knock(datagrams, source)
             return
         row = self._indices.row(messages.receiver_index(first))
         if row is None:
@@ -137,6 +145,16 @@ class UdpReader(Role):
         else:
             label = self._labelled(Kind.HANDSHAKE_MESSAGES, source, 0)
         self._intake.put(stream, label, datagrams, lengths)
+
+    def _knock(self, message: memoryview, source: Source) -> None:
+        """Hand an initiation or a response to admission, if its mac1 is for us."""
+        if self._mac1_key is None:
+            self.counters.drop(DropReason.NO_IDENTITY)
+        elif not mac1_ok(self._mac1_key, message):
+            self.counters.drop(DropReason.BAD_MAC1)
+        else:
+            addressed = b"".join((pack_endpoint(source.endpoint), message))
+            self._admission.append(addressed, [len(addressed)])
 
     def _labelled(self, kind: Kind, source: Source, flags: int) -> Label:
         """Return the label; the same one as before where nothing has changed."""
