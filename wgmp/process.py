@@ -38,6 +38,7 @@ log = logging.getLogger("wgmp")
 
 # The longest sleep: how soon a heartbeat shows in the counters of an idle gateway.
 _LONGEST_SLEEP_S = 1.0
+_HEARTBEAT_S = 0.1
 _MAX_DESCRIPTORS = 4
 
 
@@ -95,13 +96,14 @@ class Loop:
         sockets: list[socket.socket],
     ) -> None:
         self._roles = roles
-        self._inputs = [ring for role in roles for ring in role.inputs]
         self._doorbell = doorbell
         self._control = control
         self._sockets = sockets
         self._epoll = select.epoll()
         self._interest: dict[int, int] = {}
         self._readers: dict[int, Role] = {}
+        self._next_beat = 0.0
+        self._blocked_before: int | None = None
         self._stopping = False
         for role in roles:
             role.counters.add(Counter.STARTS)
@@ -132,11 +134,18 @@ class Loop:
         for role in self._roles:
             role.teardown()
 
+    def _beat(self, now: float) -> None:
+        """Let every role's heartbeat show, not more often than is of use."""
+        if now >= self._next_beat:
+            self._next_beat = now + _HEARTBEAT_S
+            for role in self._roles:
+                role.counters.store(Counter.HEARTBEAT, int(now * 1e9))
+
     def _fall_asleep(self) -> float:
         """Declare sleep; return how long it may last in seconds, 0 when there is work after all."""
         self._doorbell.fall_asleep()
         # A role that waits for a descriptor to drain leaves its rings as they are.
-        if self._blocked() is None and any(ring.waiting() for ring in self._inputs):
+        if self._blocked() is None and any(role.has_input() for role in self._roles):
             return 0.0
         now = boottime()
         longest = now + _LONGEST_SLEEP_S
@@ -197,12 +206,13 @@ class Loop:
         self._readers = {fd: role for role in self._roles for fd in role.descriptors()}
         wanted = [*self._readers, self._doorbell.descriptor, self._control.fileno()]
         self._set_interest(dict.fromkeys(wanted, select.EPOLLIN))
+        self._blocked_before = None
 
     def _watch_writers(self) -> None:
         blocked = self._blocked()
-        known = any(mask & select.EPOLLOUT for mask in self._interest.values())
-        if blocked is None and not known:
+        if blocked == self._blocked_before:
             return
+        self._blocked_before = blocked
         wanted = {
             fd: mask & ~select.EPOLLOUT for fd, mask in self._interest.items() if mask != _OUT_ONLY
         }

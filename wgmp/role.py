@@ -1,7 +1,7 @@
 """What every role is: an object with inputs, outputs, a bounded step and a teardown.
 
 The run loop (process.py) calls `step` on each of its roles in turn. A step does a bounded
-amount of work and says whether it did any; when none of a process's roles did, the process
+amount of work and says whether it left any; when none of a process's roles did, the process
 sleeps until a descriptor is ready, a producer rings, or a role's deadline comes.
 """
 
@@ -64,11 +64,15 @@ class Role:
         self.catch_up: Callable[[], None] = _nothing_to_catch_up
 
     def step(self, now: float) -> bool:
-        """Do a bounded amount of work at `now` (monotonic seconds); return whether there was any.
+        """Do a bounded amount of work at `now` (monotonic seconds); return whether some is left.
 
         Raises only on a broken invariant, which ends the process.
         """
         raise NotImplementedError
+
+    def has_input(self) -> bool:
+        """Return whether records wait in the role's rings."""
+        return any(ring.waiting() for ring in self.inputs)
 
     def obey(self, order: Order, now: float, sockets: list[socket.socket]) -> None:
         """Take one of the supervisor's orders. `sockets`: those that came with it."""

@@ -18,7 +18,7 @@ from typing import NamedTuple, assert_never
 from wgmp.protocol import ip, messages, noise, tai64n
 from wgmp.protocol.allowedips import AllowedIPs
 from wgmp.protocol.constants import ZERO_KEY
-from wgmp.protocol.cookie import CookieChecker
+from wgmp.protocol.cookie import CookieChecker, mac1_ok
 from wgmp.protocol.messages import MessageType
 from wgmp.protocol.noise import Identity
 from wgmp.protocol.outcome import (
@@ -138,7 +138,7 @@ class Node:
     def _admit(
         self, kind: MessageType, datagram: bytes, source: Endpoint, now: float
     ) -> list[Outcome]:
-        if not self.checker.mac1_ok(datagram):
+        if not mac1_ok(self.identity.mac1_key, datagram):
             return [Drop(DropReason.BAD_MAC1)]
         if self.under_load:
             if not self.checker.mac2_ok(datagram, source, now):

@@ -91,7 +91,7 @@ class Admission(Role):
             looked_at += record.count
             self._queue.release()
         self.counters.add(Counter.PACKETS_IN, looked_at)
-        return looked_at > 0
+        return self._queue.waiting() > 0
 
     def _admit(self, addressed: memoryview, now: float) -> DropReason | None:
         """Hand one message on, or return why not. `addressed`: it lies behind its endpoint."""

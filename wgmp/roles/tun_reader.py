@@ -88,7 +88,7 @@ class TunReader(Role):
                 break
             self._take(self._intake.view(length), now)
         self._intake.flush()
-        return True
+        return self.readable
 
     def _take(self, packet: memoryview, now: float) -> None:
         """Route one packet, behind its virtio header, and put it into its peer's record."""

@@ -19,16 +19,14 @@ class TunWriter(Role):
 
     def step(self, now: float) -> bool:
         """Write some records of each ring."""
-        busy = False
         for ring in self.inputs:
             for _ in range(_BURST):
                 record = ring.peek()
                 if record is None:
                     break
-                busy = True
                 self._write(record.packets())
                 ring.release()
-        return busy
+        return self.has_input()
 
     def _write(self, packets: list[memoryview]) -> None:
         self.counters.add(Counter.RECORDS_IN)

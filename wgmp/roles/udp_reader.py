@@ -85,7 +85,7 @@ class UdpReader(Role):
         self._gathering = self._admission.waiting() > 0
         if not self._gathering:
             self._admission.flush()
-        return True
+        return self.readable
 
     def deadline(self) -> float | None:
         """At once, while messages wait for more that may not come."""

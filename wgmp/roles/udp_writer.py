@@ -43,13 +43,11 @@ class UdpWriter(Role):
     def step(self, now: float) -> bool:
         """Send some records of each ring, until the socket takes no more."""
         self._blocked = None
-        busy = False
         for ring in self.inputs:
             for _ in range(_BURST):
                 record = ring.peek()
                 if record is None:
                     break
-                busy = True
                 self._send(record)
                 if self._blocked is not None:
                     # Its place in the rotation stays, so that `_sent` speaks of this record.
@@ -57,7 +55,7 @@ class UdpWriter(Role):
                     self.inputs.insert(0, ring)
                     return False
                 ring.release()
-        return busy
+        return self.has_input()
 
     def _use(self, sockets: list[socket.socket]) -> None:
         self._sender = Sender(sockets, self._segments)

@@ -208,13 +208,11 @@ class Worker(Role):
 
     def step(self, now: float) -> bool:
         """Serve some records of each ring, then the timers that are due."""
-        busy = False
         for ring in self.inputs:
             for _ in range(_BURST):
                 record = ring.peek()
                 if record is None:
                     break
-                busy = True
                 self._serve(record, now)
                 ring.release()
         for _ in range(_TIMERS):
@@ -225,7 +223,7 @@ class Worker(Role):
             tenant = self._tenants.get(self._revivals.popleft())
             if tenant is not None:
                 self._act(tenant, tenant.peer.begin_handshake(now), now)
-        return busy
+        return self.has_input()
 
     def _serve(self, record: Record, now: float) -> None:
         self.counters.add(Counter.RECORDS_IN)
