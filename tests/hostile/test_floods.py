@@ -64,7 +64,14 @@ def loaded(site: Site, tmp_path: Path) -> Iterator[Flood]:
     wait_for(lambda: site.drops().get("cookie_required", 0) > before, 5, "the gateway is loaded")
     yield flood
     flood.end()
-    time.sleep(1.2)  # the load is taken to hold for one second
+
+    def quiet() -> bool:
+        before = site.drops()
+        time.sleep(0.3)
+        return site.drops() == before
+
+    wait_for(quiet, LIMIT_S, "the gateway has dealt with what is queued")
+    time.sleep(1.0)  # so long the load is taken to hold
 
 
 class Knocking:
