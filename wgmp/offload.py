@@ -21,12 +21,12 @@ from wgmp.record import MAX_TRAIN_BYTES, MAX_TRAIN_DATAGRAMS
 from wgmp.tun import has_virtio_header
 
 # linux/if_tun.h
-_TUNSETOFFLOAD = 0x400454D0
-_CSUM = 0x01
-_TSO4 = 0x02
-_TSO6 = 0x04
-_USO4 = 0x20
-_USO6 = 0x40
+TUNSETOFFLOAD = 0x400454D0
+CSUM = 0x01
+TSO4 = 0x02
+TSO6 = 0x04
+USO4 = 0x20
+USO6 = 0x40
 
 # linux/udp.h
 SOL_UDP = 17
@@ -55,8 +55,8 @@ def set_up(tun: int, wanted: bool) -> Offloads:
     """Turn on, on the TUN, whatever it has (nothing if not `wanted`); return what is in use."""
     tun_tcp = tun_udp = False
     if has_virtio_header(tun):
-        tun_tcp = _set_tun(tun, (_CSUM | _TSO4 | _TSO6) if wanted else 0) and wanted
-        tun_udp = tun_tcp and _set_tun(tun, _CSUM | _TSO4 | _TSO6 | _USO4 | _USO6)
+        tun_tcp = _set_tun(tun, (CSUM | TSO4 | TSO6) if wanted else 0) and wanted
+        tun_udp = tun_tcp and _set_tun(tun, CSUM | TSO4 | TSO6 | USO4 | USO6)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         udp_segment = wanted and _knows(probe, UDP_SEGMENT)
         udp_gro = wanted and enable_gro(probe)
@@ -82,7 +82,7 @@ def _knows(sock: socket.socket, option: int) -> bool:
 
 def _set_tun(tun: int, flags: int) -> bool:
     try:
-        fcntl.ioctl(tun, _TUNSETOFFLOAD, flags)
+        fcntl.ioctl(tun, TUNSETOFFLOAD, flags)
     except OSError:
         return False
     return True

@@ -29,19 +29,24 @@ import msgspec
 
 from wgmp.fastpath import virtio
 from wgmp.fastpath.virtio import VirtioHeader
+from wgmp.offload import (
+    CSUM,
+    SOL_UDP,
+    TSO4,
+    TSO6,
+    TUNSETOFFLOAD,
+    UDP_GRO,
+    UDP_SEGMENT,
+    USO4,
+    USO6,
+)
 
 # sched.h
 _CLONE_NEWNET = 0x40000000
 # linux/if_tun.h
 _TUNSETIFF = 0x400454CA
-_TUNSETOFFLOAD = 0x400454D0
 _TUNSETVNETHDRSZ = 0x400454D8
 _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
-_CSUM, _TSO4, _TSO6, _USO4, _USO6 = 0x01, 0x02, 0x04, 0x20, 0x40
-# linux/udp.h
-_SOL_UDP = 17
-_UDP_SEGMENT = 103
-_UDP_GRO = 104
 
 _IFREQ = struct.Struct("=16sH22x")
 _MTU = 1420
@@ -91,8 +96,8 @@ def probe() -> list[Finding]:
         _udp_segment(),
         _udp_gro(),
         _checksum(sides),
-        _tcp(sides, 4, _TSO4),
-        _tcp(sides, 6, _TSO6),
+        _tcp(sides, 4, TSO4),
+        _tcp(sides, 6, TSO6),
         _udp(sides, 4),
         _udp(sides, 6),
     ]
@@ -169,7 +174,7 @@ def _set_offload(sides: list[_Side], flags: int) -> str:
         side.largest.clear()
         side.unfinished = 0
         try:
-            fcntl.ioctl(side.tun, _TUNSETOFFLOAD, flags)
+            fcntl.ioctl(side.tun, TUNSETOFFLOAD, flags)
         except OSError as error:
             return f"TUNSETOFFLOAD refused: {error.strerror}"
     return ""
@@ -178,7 +183,7 @@ def _set_offload(sides: list[_Side], flags: int) -> str:
 def _tcp(sides: list[_Side], family: int, flag: int) -> Finding:
     """Send a stream from A to B; it must arrive whole, in super-packets."""
     name = f"TUN TSO{family}"
-    refusal = _set_offload(sides, _CSUM | flag)
+    refusal = _set_offload(sides, CSUM | flag)
     if refusal:
         return Finding(name, False, refusal, _SLOWER)
     sender, listener = sides[0].streams[family], sides[1].listeners[family]
@@ -212,7 +217,7 @@ def _udp(sides: list[_Side], family: int) -> Finding:
     """Send a train of datagrams from A to B; it must arrive whole, as one super-packet."""
     name = f"TUN USO{family}"
     # The kernel takes both families or none (drivers/net/tun.c, set_offload).
-    refusal = _set_offload(sides, _CSUM | _TSO4 | _TSO6 | _USO4 | _USO6)
+    refusal = _set_offload(sides, CSUM | TSO4 | TSO6 | USO4 | USO6)
     if refusal:
         return Finding(name, False, refusal, _NEWER)
     try:
@@ -225,7 +230,7 @@ def _udp(sides: list[_Side], family: int) -> Finding:
 
 def _checksum(sides: list[_Side]) -> Finding:
     """Send a datagram from A to B; its checksum must be left to us and completed at B."""
-    refusal = _set_offload(sides, _CSUM)
+    refusal = _set_offload(sides, CSUM)
     if refusal:
         return Finding("TUN CSUM", False, refusal, _SLOWER)
     content = _TRAIN[:_SEGMENT_BYTES]
@@ -261,7 +266,7 @@ def _judge(name: str, whole: bool, largest: int, remedy: str) -> Finding:
 
 def _send_train(sock: socket.socket, address: tuple[str, int]) -> None:
     segment = struct.pack("=H", _SEGMENT_BYTES)
-    sock.sendmsg([_TRAIN], [(_SOL_UDP, _UDP_SEGMENT, segment)], 0, address)
+    sock.sendmsg([_TRAIN], [(SOL_UDP, UDP_SEGMENT, segment)], 0, address)
 
 
 def _udp_segment() -> Finding:
@@ -283,12 +288,12 @@ def _udp_gro() -> Finding:
     remedy = "works without, a system call per datagram; a kernel 5.0 or newer has it"
     with _loopback_socket() as receiver, _loopback_socket() as sender:
         try:
-            receiver.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+            receiver.setsockopt(SOL_UDP, UDP_GRO, 1)
             _send_train(sender, receiver.getsockname())
             arrived, ancillary, _, _ = receiver.recvmsg(1 << 16, 64)
         except OSError as error:
             return Finding("UDP_GRO", False, f"refused: {error.strerror or error}", remedy)
-    sizes = [struct.unpack("=i", value)[0] for _, kind, value in ancillary if kind == _UDP_GRO]
+    sizes = [struct.unpack("=i", value)[0] for _, kind, value in ancillary if kind == UDP_GRO]
     if arrived != _TRAIN or sizes != [_SEGMENT_BYTES]:
         return Finding("UDP_GRO", False, "the train came apart", remedy)
     return Finding("UDP_GRO", True, f"one receive brought {len(_TRAIN) // sizes[0]} datagrams")

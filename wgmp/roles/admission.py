@@ -24,6 +24,7 @@ from wgmp.counters import Counter
 from wgmp.orders import Order, RemovePeer, SetPeer, SetPrivateKey, row_of
 from wgmp.peertable import ROWS
 from wgmp.protocol import messages, noise
+from wgmp.protocol.constants import UNDER_LOAD_FRACTION, UNDER_LOAD_HOLD
 from wgmp.protocol.cookie import CookieChecker
 from wgmp.protocol.messages import MessageType
 from wgmp.protocol.noise import Identity
@@ -35,8 +36,6 @@ from wgmp.role import Role, RoleContext
 # Messages looked at in one step, or a few more. A Diffie-Hellman, or the cookie that is asked for
 # in its place, costs as much as a record of data.
 _BURST = 8
-_LOAD_FRACTION = 8
-_LOAD_HOLDS_S = 1.0
 
 
 class Admission(Role):
@@ -76,8 +75,8 @@ class Admission(Role):
 
     def step(self, now: float) -> bool:
         """Look at some records of handshake messages."""
-        if self._queue.waiting() > self._queue.slots // _LOAD_FRACTION:
-            self._loaded_until = now + _LOAD_HOLDS_S
+        if self._queue.waiting() > self._queue.slots * UNDER_LOAD_FRACTION:
+            self._loaded_until = now + UNDER_LOAD_HOLD
         looked_at = 0
         while looked_at < _BURST:
             record = self._queue.peek()
