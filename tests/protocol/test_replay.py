@@ -109,7 +109,9 @@ def test_check_changes_nothing() -> None:
 def test_a_successor_takes_everything_up_to_the_highest_as_seen(
     highest: int, moves: list[int]
 ) -> None:
-    window = ReplayWindow(highest)
+    window = ReplayWindow()
+    assert window.accept(highest)
+    window.close()
     seen: set[int] = set()
     for move in moves:
         counter = max(0, highest + move)

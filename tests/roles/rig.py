@@ -168,7 +168,7 @@ class Rig:
         self._peer(peer).keypairs.clear()
 
     def _peer(self, peer: int) -> Peer:
-        tenant = self.worker._tenants.get(peer)
+        tenant = self.worker.configuration.tenants.get(peer)
         assert tenant is not None
         return tenant.peer
 

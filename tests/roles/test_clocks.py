@@ -11,7 +11,7 @@ from hostile.rawpeer import INITIATION, RESPONSE, RawPeer, kind_of
 
 from wgmp.process import boottime
 from wgmp.protocol import tai64n
-from wgmp.roles import worker
+from wgmp.worker import configuration
 
 from .rig import HERE, INNER, Rig, packet
 
@@ -33,7 +33,7 @@ class Wall:
 def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
     """Put the worker under a wall clock of the test's own."""
     clock = Wall()
-    monkeypatch.setattr(worker, "_tai64n", clock.label)
+    monkeypatch.setattr(configuration, "_tai64n", clock.label)
     return clock
 
 

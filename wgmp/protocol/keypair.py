@@ -1,7 +1,22 @@
 """A keypair: one session's keys, counters and replay window.
 
 `Keypair.seal` and `Keypair.open` are the specification of transport data (WP 5.4.6). The
-batch fast path does the same on the same attributes, many datagrams at a time.
+batch fast path does the same on the same words, many datagrams at a time.
+
+All that changes while a keypair carries data is in `Keypair.state`, a memoryview of
+STATE_WORDS 8-byte words (format "Q"), private or shared memory:
+
+| word | holds |
+|---|---|
+| 0 | send counter: the next one to use |
+| 1 | highest receive counter accepted, plus 1; 0 for none |
+| 2..129 | replay bitmap: counter c is bit c & 63 of word 2 + ((c >> 6) & 127) |
+
+One process writes them, in this order, so that nothing is used twice whatever is killed when:
+word 0 covers a whole train before its first datagram is sealed; word 1 covers a counter before
+blocks are cleared for it, and both words and bits before a packet is handed on. Who takes the
+words over from a writer that died takes every counter below word 1 as seen
+(`ReplayWindow.close`), for some of its bits may be missing.
 """
 
 from __future__ import annotations
@@ -24,8 +39,9 @@ from wgmp.protocol.crypto import Bytes
 from wgmp.protocol.messages import TransportHeader
 from wgmp.protocol.noise import SessionKeys
 from wgmp.protocol.outcome import DropReason
-from wgmp.protocol.replay import ReplayWindow
+from wgmp.protocol.replay import BITMAP_WORDS, ReplayWindow
 
+STATE_WORDS: Final = 2 + BITMAP_WORDS
 _NONCE_PREFIX: Final = bytes(4)
 
 
@@ -41,25 +57,34 @@ def padded_length(length: int, mtu: int) -> int:
 class Keypair:
     """One session. The attributes are public: the fast path works on them.
 
-    `sealer`, `opener`: the AEADs of the two directions; `send_counter`: the next to use;
-    `created_at`: seconds; `rekey_at`: when sending asks for a new handshake (a responder
-    never does by age: WP 6.2); `confirmed`: the other end has shown that it has the keys.
+    `keys`: as the handshake gave them; `sealer`, `opener`: the AEADs of the two directions;
+    `state`: the words of the table above; `created_at`: seconds; `rekey_at`: when sending asks
+    for a new handshake (a responder never does by age: WP 6.2); `confirmed`: the other end has
+    shown that it has the keys; `fast`: the fast path's own form of the keypair, if it has one.
     """
 
     __slots__ = (
         "confirmed",
         "created_at",
+        "fast",
         "is_initiator",
+        "keys",
         "local_index",
         "opener",
         "rekey_at",
         "remote_index",
         "replay",
         "sealer",
-        "send_counter",
+        "state",
     )
 
-    def __init__(self, keys: SessionKeys, created_at: float) -> None:
+    def __init__(
+        self, keys: SessionKeys, created_at: float, state: memoryview | None = None
+    ) -> None:
+        """Begin with `keys`, on `state`: STATE_WORDS words, borrowed; private ones by default."""
+        self.state = memoryview(bytearray(STATE_WORDS * 8)).cast("Q") if state is None else state
+        self.keys = keys
+        self.fast: object | None = None
         self.sealer = ChaCha20Poly1305(keys.sending)
         self.opener = ChaCha20Poly1305(keys.receiving)
         self.local_index = keys.local_index
@@ -68,8 +93,16 @@ class Keypair:
         self.confirmed = keys.is_initiator
         self.created_at = created_at
         self.rekey_at = created_at + REKEY_AFTER_TIME if keys.is_initiator else inf
-        self.send_counter = 0
-        self.replay = ReplayWindow()
+        self.replay = ReplayWindow(self.state[1:])
+
+    @property
+    def send_counter(self) -> int:
+        """The next counter to seal with."""
+        return self.state[0]
+
+    @send_counter.setter
+    def send_counter(self, counter: int) -> None:
+        self.state[0] = counter
 
     def expired(self, now: float) -> bool:
         """Return whether the keys are too old to seal or open with (WP 6.2)."""

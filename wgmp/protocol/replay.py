@@ -1,8 +1,11 @@
 """The replay window: which transport counters of a keypair have been seen (RFC 6479).
 
-A ring of 8-bit blocks holds one bit per counter, REPLAY_BITS in all. Moving forward clears
+A ring of 64-bit blocks holds one bit per counter, REPLAY_BITS in all. Moving forward clears
 whole blocks, so nothing is ever shifted. A counter further than REPLAY_WINDOW behind the
 highest is too old to tell and refused, as in the kernel (receive.c, counter_validate).
+
+The window is words 1.. of a keypair's state (keypair.py): the highest counter plus 1, then the
+blocks.
 """
 
 from __future__ import annotations
@@ -11,30 +14,49 @@ from typing import Final
 
 from wgmp.protocol.constants import REJECT_AFTER_MESSAGES, REPLAY_BITS, REPLAY_WINDOW
 
-_BLOCKS: Final = REPLAY_BITS // 8
-_BLOCK_MASK: Final = _BLOCKS - 1
+_BLOCK_SHIFT: Final = 6
+_BIT_MASK: Final = 63
+BITMAP_WORDS: Final = REPLAY_BITS >> _BLOCK_SHIFT
+_BLOCK_MASK: Final = BITMAP_WORDS - 1
+_ALL_SEEN: Final = 2**64 - 1
 
 
 class ReplayWindow:
-    """The counters seen. `highest`: the highest accepted one, -1 for none."""
+    """The counters seen, in `words`: 1 + BITMAP_WORDS of format "Q", borrowed; zeros: none."""
 
-    __slots__ = ("_blocks", "highest")
+    __slots__ = ("_words",)
 
-    def __init__(self, highest: int = -1) -> None:
-        """Start empty; with `highest`, take it and everything below it as seen."""
-        self.highest = highest
-        self._blocks = bytearray(_BLOCKS)
-        if highest >= 0:
-            self._blocks[:] = b"\xff" * _BLOCKS
-            self._blocks[highest >> 3 & _BLOCK_MASK] = (2 << (highest & 7)) - 1
+    def __init__(self, words: memoryview | None = None) -> None:
+        """Go on with what `words` say; without them start empty, in private memory."""
+        if words is None:
+            words = memoryview(bytearray((1 + BITMAP_WORDS) * 8)).cast("Q")
+        self._words = words
+
+    @property
+    def highest(self) -> int:
+        """The highest counter accepted, -1 for none."""
+        return self._words[0] - 1
+
+    def close(self) -> None:
+        """Take everything up to the highest as seen; what is above it is still to come."""
+        highest = self.highest
+        if highest < 0:
+            return
+        words = self._words
+        for block in range(1, 1 + BITMAP_WORDS):
+            words[block] = _ALL_SEEN
+        newest = highest >> _BLOCK_SHIFT
+        words[1 + (newest & _BLOCK_MASK)] = (2 << (highest & _BIT_MASK)) - 1
 
     def check(self, counter: int) -> bool:
         """Return whether `accept` would accept the counter, and change nothing."""
-        if counter > self.highest:
+        highest = self.highest
+        if counter > highest:
             return counter < REJECT_AFTER_MESSAGES
-        if self.highest - counter > REPLAY_WINDOW:
+        if highest - counter > REPLAY_WINDOW:
             return False
-        return not self._blocks[counter >> 3 & _BLOCK_MASK] >> (counter & 7) & 1
+        block = counter >> _BLOCK_SHIFT
+        return not self._words[1 + (block & _BLOCK_MASK)] >> (counter & _BIT_MASK) & 1
 
     def accept(self, counter: int) -> bool:
         """Mark a counter (0..2**64-1) as seen; False when it was seen, is too old or too high.
@@ -42,26 +64,26 @@ class ReplayWindow:
         Call it only after the datagram's tag has been verified, and believe its answer:
         check and mark are one step.
         """
-        highest = self.highest
-        block = counter >> 3
+        words = self._words
+        highest = words[0] - 1
+        block = counter >> _BLOCK_SHIFT
+        at = 1 + (block & _BLOCK_MASK)
+        bit = 1 << (counter & _BIT_MASK)
         if counter > highest:
             if counter >= REJECT_AFTER_MESSAGES:
                 return False
-            if block != highest >> 3:
-                self._clear(highest >> 3, block)
-            self.highest = counter
-            self._blocks[block & _BLOCK_MASK] |= 1 << (counter & 7)
+            words[0] = counter + 1
+            if block != highest >> _BLOCK_SHIFT:
+                self._clear(highest >> _BLOCK_SHIFT, block)
+            words[at] |= bit
             return True
-        bit = 1 << (counter & 7)
-        if highest - counter > REPLAY_WINDOW or self._blocks[block & _BLOCK_MASK] & bit:
+        if highest - counter > REPLAY_WINDOW or words[at] & bit:
             return False
-        self._blocks[block & _BLOCK_MASK] |= bit
+        words[at] |= bit
         return True
 
     def _clear(self, old: int, new: int) -> None:
         """Clear the blocks after `old` up to and including `new`."""
-        if new - old >= _BLOCKS:
-            self._blocks[:] = bytes(_BLOCKS)
-            return
-        for block in range(old + 1, new + 1):
-            self._blocks[block & _BLOCK_MASK] = 0
+        words = self._words
+        for block in range(max(old, new - BITMAP_WORDS) + 1, new + 1):
+            words[1 + (block & _BLOCK_MASK)] = 0

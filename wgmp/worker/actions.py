@@ -1,0 +1,113 @@
+"""What the protocol core answers, done: datagrams sent, packets written, drops counted.
+
+After each answer what outlives the worker is copied to the peer's row, and the peer's next
+timer goes into the schedule.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import Counter as Tally
+from typing import assert_never
+
+from wgmp.counters import Counter, Counters
+from wgmp.fastpath import virtio
+from wgmp.protocol import messages
+from wgmp.protocol.messages import MessageType
+from wgmp.protocol.outcome import (
+    Drop,
+    DropReason,
+    HandshakeCompleted,
+    Outcome,
+    SendDatagram,
+    WritePacket,
+)
+from wgmp.record import HANDSHAKE, Kind
+from wgmp.stream import Label, RecordStream
+from wgmp.worker.tenants import Tenant
+
+KEEPALIVE_BYTES = 32
+
+
+class Schedule:
+    """When which peer's earliest timer is due. A peer put off keeps its early entry."""
+
+    __slots__ = ("_heap",)
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int]] = []
+
+    def enter(self, tenant: Tenant) -> None:
+        """Note the peer's next timer, unless an entry that is no later stands already."""
+        deadline = tenant.peer.deadline()
+        if deadline is not None and (tenant.scheduled is None or deadline < tenant.scheduled):
+            tenant.scheduled = deadline
+            heapq.heappush(self._heap, (deadline, tenant.peer.peer))
+
+    def next(self) -> float | None:
+        """Return the earliest entry's time, or None."""
+        return self._heap[0][0] if self._heap else None
+
+    def take(self, now: float) -> tuple[float, int] | None:
+        """Remove and return the earliest entry, (time, peer), if it is due."""
+        if not self._heap or self._heap[0][0] > now:
+            return None
+        return heapq.heappop(self._heap)
+
+
+class Actions:
+    """Does what the core says. `udp`, `tun`: the streams to udp_writer and tun_writer."""
+
+    __slots__ = ("counters", "schedule", "tun", "udp")
+
+    def __init__(self, counters: Counters, udp: RecordStream, tun: RecordStream) -> None:
+        self.counters = counters
+        self.udp = udp
+        self.tun = tun
+        self.schedule = Schedule()
+
+    def act(self, tenant: Tenant, outcomes: list[Outcome]) -> None:
+        """Do what the core says, save what outlives the worker, schedule its next timer."""
+        for outcome in outcomes:
+            match outcome:
+                case SendDatagram():
+                    self._send(tenant, outcome)
+                case WritePacket(packet):
+                    self.write(tenant, packet)
+                case Drop(reason, count):
+                    self.counters.drop(reason, count)
+                case HandshakeCompleted():
+                    self.counters.add(Counter.HANDSHAKES_COMPLETED)
+                    tenant.row.set_last_handshake(time.time_ns())
+                case _:
+                    assert_never(outcome)
+        tenant.save()
+        self.schedule.enter(tenant)
+
+    def write(self, tenant: Tenant, packet: bytes) -> None:
+        """Write one plain IP packet to the TUN."""
+        self.tun.start(Label(Kind.PACKETS, tenant.peer.peer))
+        self.tun.append(virtio.PLAIN + packet, [virtio.SIZE + len(packet)])
+        self.tun.flush()
+
+    def drop_all(self, drops: Tally[DropReason]) -> None:
+        """Count drops of several reasons."""
+        for reason, count in drops.items():
+            self.counters.drop(reason, count)
+
+    def _send(self, tenant: Tenant, outcome: SendDatagram) -> None:
+        match messages.message_type(outcome.datagram):
+            case MessageType.INITIATION:
+                self.counters.add(Counter.HANDSHAKES_BEGUN)
+            case MessageType.RESPONSE:
+                self.counters.add(Counter.HANDSHAKES_ANSWERED)
+            case MessageType.TRANSPORT:
+                self.counters.add(Counter.SEALED)
+                if len(outcome.datagram) == KEEPALIVE_BYTES:
+                    self.counters.add(Counter.KEEPALIVES_SENT)
+        flags = HANDSHAKE if outcome.handshake else 0
+        self.udp.start(Label(Kind.DATAGRAMS, tenant.peer.peer, flags, outcome.endpoint))
+        self.udp.append(outcome.datagram, [len(outcome.datagram)])
+        self.udp.flush()
+        tenant.row.add_sent(self.udp.sent_bytes)

@@ -1,0 +1,75 @@
+"""Handshake messages for a worker's peers: initiations that admission has opened, answers.
+
+```
+opened initiation       -> its peer -> response
+response, cookie reply  -> the peer of its receiver index -> session, or better macs next time
+```
+"""
+
+from __future__ import annotations
+
+from wgmp.protocol import messages, noise
+from wgmp.protocol.messages import MessageType
+from wgmp.protocol.outcome import Drop, DropReason, Endpoint, Outcome
+from wgmp.record import Record
+from wgmp.worker.actions import Actions
+from wgmp.worker.configuration import Configuration
+from wgmp.worker.indices import Indices
+from wgmp.worker.tenants import Tenant
+
+
+class Handshakes:
+    """Takes handshake messages to the state machines of the peers of `configuration`."""
+
+    def __init__(self, configuration: Configuration, indices: Indices, actions: Actions) -> None:
+        self._configuration = configuration
+        self._indices = indices
+        self._actions = actions
+        self._counters = actions.counters
+
+    def answer_initiation(self, record: Record, now: float) -> None:
+        """Let its peer answer an initiation, which admission found to be the peer's."""
+        tenant = self._configuration.find(record.peer)
+        endpoint = record.endpoint()
+        if tenant is None or endpoint is None:
+            self._counters.drop(DropReason.PEER_REMOVED)
+            return
+        if not self._configuration.up:
+            self._counters.drop(DropReason.LINK_DOWN)
+            return
+        opened = noise.OpenedInitiation.unpack(b"".join(record.packets()))
+        if isinstance(opened, DropReason):
+            self._counters.drop(DropReason.RING_CORRUPT)
+            return
+        outcomes = tenant.peer.consume_initiation(opened, endpoint, now)
+        _count_received(tenant, outcomes, messages.Initiation.SIZE)
+        self._actions.act(tenant, outcomes)
+
+    def consume(self, record: Record, now: float) -> None:
+        """Let the peers of their receiver indices consume responses and cookie replies."""
+        endpoint = record.endpoint()
+        for datagram in record.packets():
+            self._consume(bytes(datagram), endpoint, now)
+
+    def _consume(self, datagram: bytes, endpoint: Endpoint | None, now: float) -> None:
+        kind = messages.message_type(datagram)
+        if kind not in (MessageType.RESPONSE, MessageType.COOKIE_REPLY):
+            self._counters.drop(DropReason.RING_CORRUPT)
+            return
+        peer = self._indices.peer(messages.receiver_index(datagram))
+        tenant = self._configuration.tenants.get(peer)
+        if tenant is None or endpoint is None:
+            self._counters.drop(DropReason.UNKNOWN_INDEX)
+            return
+        if kind is MessageType.RESPONSE:
+            outcomes = tenant.peer.consume_response(datagram, endpoint, now)
+            _count_received(tenant, outcomes, len(datagram))
+        else:
+            outcomes = tenant.peer.consume_cookie_reply(datagram, now)
+        self._actions.act(tenant, outcomes)
+
+
+def _count_received(tenant: Tenant, outcomes: list[Outcome], length: int) -> None:
+    """Count a handshake message as received, as `wg` shows it, if it was not dropped."""
+    if not any(isinstance(outcome, Drop) for outcome in outcomes):
+        tenant.row.add_received(length)
