@@ -1,0 +1,147 @@
+"""Bringing an interface up the way wg-quick does, and down again, also after a crash.
+
+The interface exists and is configured (keys, peers) before; wg-quick(8) is the model:
+
+| step | by | undone |
+|---|---|---|
+| PreUp hooks (`before`, with `run_hooks`) | bash | PostDown hooks |
+| addresses | `ip address add` | `ip address delete` |
+| MTU, up | `ip link set` | the MTU and state it had |
+| resolver | resolver.py | by the same program |
+| routes, longest first | routes.py | `ip route delete` |
+| a default route: rules, firewall | routes.py, firewall.py | rules by priority, the table |
+| PostUp hooks (with `run_hooks`) | bash | PreDown hooks |
+
+Each step is in the journal before it is taken. What failed on the way is undone at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+
+from wgmp.errors import CommandError, WgmpError
+from wgmp.manage import mtu, resolver, routes
+from wgmp.manage.journal import Journal, Undo
+from wgmp.manage.runner import Runner
+from wgmp.manage.settings import Hooks, LinkSettings, settings_of
+
+__all__ = ["Hooks", "LinkSettings", "before", "bring_up", "settings_of", "take_down"]
+
+_HOOK_LIMIT_S = 60.0
+
+log = logging.getLogger("wgmp")
+
+SetMark = Callable[[int], Awaitable[None]]
+"""Gives the device's datagrams a mark, which a default route needs."""
+
+
+async def before(interface: str, settings: LinkSettings, run: Runner, journal: Journal) -> None:
+    """Run the PreUp hooks: what wg-quick does before the interface exists. Raises CommandError."""
+    if not settings.run_hooks:
+        return
+    _journal_hooks(settings.hooks.post_down, interface, journal)
+    try:
+        await _run_hooks(settings.hooks.pre_up, interface, run)
+    except BaseException:
+        await take_down(interface, run, journal)
+        raise
+
+
+async def bring_up(
+    interface: str,
+    settings: LinkSettings,
+    run: Runner,
+    journal: Journal,
+    set_mark: SetMark | None = None,
+) -> None:
+    """Give the existing interface all that `settings` say, and bring it up.
+
+    `set_mark`: called when a default route needs a mark and the settings have none; by default
+    `wg set` does it. What was done is undone, and CommandError raised, when a step fails.
+    """
+
+    async def mark_by_wg(mark: int) -> None:
+        await run.run("wg", "set", interface, "fwmark", str(mark))
+
+    try:
+        await _remember(interface, run, journal)
+        await _add_addresses(interface, settings, run, journal)
+        await _set_up(interface, settings, run)
+        await resolver.set_up(interface, settings.dns, run, journal)
+        await routes.add(interface, settings, run, journal, set_mark or mark_by_wg)
+        if settings.run_hooks:
+            _journal_hooks(settings.hooks.pre_down, interface, journal)
+            await _run_hooks(settings.hooks.post_up, interface, run)
+    except BaseException:
+        await take_down(interface, run, journal)
+        raise
+
+
+async def take_down(interface: str, run: Runner, journal: Journal) -> None:
+    """Undo all that the journal holds, newest first; never raises WgmpError.
+
+    What cannot be undone is logged and left. The interface itself stays, if it is there.
+    """
+    if not journal.steps:
+        return
+    there = await _exists(interface, run)
+    while journal.steps:
+        step = journal.steps[-1]
+        if there or not step.of_link:
+            await _undo(step, run, journal)
+        journal.drop_last()
+
+
+async def _undo(step: Undo, run: Runner, journal: Journal) -> None:
+    if step.shared and journal.of_others(step.shared):
+        return
+    try:
+        await run.run(*step.command, stdin=step.stdin, limit_s=step.limit_s)
+    except WgmpError as error:
+        log.warning("not undone: %s", error)
+
+
+async def _exists(interface: str, run: Runner) -> bool:
+    try:
+        return (await run.run("ip", "link", "show", "dev", interface, check=False)).code == 0
+    except CommandError:
+        return False
+
+
+async def _remember(interface: str, run: Runner, journal: Journal) -> None:
+    """Write down the link's MTU and state: undone last, for a link set down loses addresses."""
+    now = await mtu.link_of(interface, run)
+    back = ("mtu", str(now.mtu), *(() if now.up else ("down",)))
+    journal.add(Undo(command=("ip", "link", "set", *back, "dev", interface), of_link=True))
+
+
+async def _add_addresses(
+    interface: str, settings: LinkSettings, run: Runner, journal: Journal
+) -> None:
+    for address in settings.addresses:
+        what = (f"-{address.version}", "address")
+        where = (str(address), "dev", interface)
+        journal.add(Undo(command=("ip", *what, "delete", *where), of_link=True))
+        await run.run("ip", *what, "add", *where)
+
+
+async def _set_up(interface: str, settings: LinkSettings, run: Runner) -> None:
+    size = settings.mtu if settings.mtu is not None else await mtu.choose(settings.endpoints, run)
+    await run.run("ip", "link", "set", "mtu", str(size), "up", "dev", interface)
+
+
+def _journal_hooks(hooks: Iterable[str], interface: str, journal: Journal) -> None:
+    # Backwards, for the journal is undone from its end.
+    for hook in reversed(list(hooks)):
+        journal.add(Undo(command=_by_bash(hook, interface), limit_s=_HOOK_LIMIT_S))
+
+
+async def _run_hooks(hooks: Iterable[str], interface: str, run: Runner) -> None:
+    for hook in hooks:
+        done = await run.run(*_by_bash(hook, interface), limit_s=_HOOK_LIMIT_S)
+        log.info("hook `%s`: %s", hook, (done.stdout + done.stderr).strip() or "done")
+
+
+def _by_bash(hook: str, interface: str) -> tuple[str, ...]:
+    return ("bash", "-e", "-o", "pipefail", "-c", hook.replace("%i", interface))
