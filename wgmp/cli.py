@@ -16,7 +16,8 @@ from typing import NoReturn
 import msgspec
 
 from wgmp import __version__, keys
-from wgmp.errors import ConfigError, ControlError, WgmpError
+from wgmp.commands import events
+from wgmp.errors import WgmpError
 from wgmp.options import LogLevel, Options, read_options
 
 log = logging.getLogger("wgmp")
@@ -80,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     stats.add_argument("--json", action="store_true", help="as one JSON object")
     stats.add_argument("--watch", action="store_true", help="again each second, until Ctrl-C")
     stats.set_defaults(command=_stats)
+
+    events.add_to(commands)
 
     for name, text, run in (
         ("genkey", "print a new private key", _genkey),
@@ -146,7 +149,7 @@ def _set_up_logging(options: Options) -> None:
 def _stats(parsed: argparse.Namespace) -> int:
     from wgmp import control, stats  # psutil takes a while to import
 
-    interface = parsed.interface or _only(control.running_interfaces())
+    interface = control.choose_interface(parsed.interface)
     while True:
         snapshot = control.ask_stats(interface)
         stats.measure(snapshot.processes, _STATS_INTERVAL_S)
@@ -158,14 +161,6 @@ def _stats(parsed: argparse.Namespace) -> int:
             print(stats.render(snapshot), flush=True)
         if not parsed.watch:
             return 0
-
-
-def _only(interfaces: list[str]) -> str:
-    if not interfaces:
-        raise ControlError("no gateway runs: start one with `wgmp supervise IFACE`")
-    if len(interfaces) > 1:
-        raise ConfigError(f"several gateways run: name one of {', '.join(interfaces)}")
-    return interfaces[0]
 
 
 def _genkey(parsed: argparse.Namespace) -> int:

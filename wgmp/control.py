@@ -1,21 +1,32 @@
 """The control socket of a running gateway: how `wgmp stats` reaches it.
 
-`/run/wgmp/IFACE.sock`, readable by its owner alone. One JSON line asks, one JSON line answers:
-`{"action": "stats"}` gives a `stats.Snapshot`; anything else gives `{"error": "..."}`.
+`/run/wgmp/IFACE.sock`, readable by its owner alone. One JSON line asks, JSON lines answer:
+
+| request | answer |
+|---|---|
+| `{"action": "stats"}` | a `stats.Snapshot` |
+| `{"action": "subscribe"}` | `{}`, then an event (events.py) per line until either side hangs up |
+| anything else | `{"error": "..."}` |
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import msgspec
 
-from wgmp.errors import ControlError
+from wgmp import stats
+from wgmp.errors import ConfigError, ControlError
+from wgmp.events import AnyEvent
 from wgmp.stats import Snapshot
+
+if TYPE_CHECKING:
+    from wgmp.supervisor import Supervisor
 
 DIRECTORY = Path("/run/wgmp")
 
@@ -26,7 +37,7 @@ _CLIENT_TIMEOUT_S = 10.0
 class Request(msgspec.Struct, forbid_unknown_fields=True):
     """What a client may ask."""
 
-    action: Literal["stats"]
+    action: Literal["stats", "subscribe"]
 
 
 class Refusal(msgspec.Struct):
@@ -36,6 +47,8 @@ class Refusal(msgspec.Struct):
 
 
 _decode_request = msgspec.json.Decoder(Request).decode
+_decode_refusal = msgspec.json.Decoder(Refusal).decode
+_decode_event: Callable[[bytes], AnyEvent] = msgspec.json.Decoder(AnyEvent).decode
 _decode_snapshot = msgspec.json.Decoder(Snapshot).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -48,9 +61,9 @@ def socket_path(interface: str) -> Path:
 class ControlServer:
     """Serves one gateway's control socket on the running event loop."""
 
-    def __init__(self, listener: socket.socket, collect: Callable[[], Snapshot]) -> None:
+    def __init__(self, listener: socket.socket, supervisor: Supervisor) -> None:
         self._listener = listener
-        self._collect = collect
+        self._supervisor = supervisor
         self._server: asyncio.AbstractServer | None = None
         self._path = Path(listener.getsockname())
 
@@ -70,32 +83,81 @@ class ControlServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(_CLIENT_TIMEOUT_S):
-                line = await reader.readline()
-                writer.write(self._answer(line) + b"\n")
-                await writer.drain()
+                request = _read_request(await reader.readline())
+                if not isinstance(request, Request) or request.action != "subscribe":
+                    writer.write(self._answer(request) + b"\n")
+                    await writer.drain()
+                    return
+            await self._tell_events(reader, writer)
         except (TimeoutError, ConnectionError, ValueError):
             writer.write(_encode(Refusal("one request of at most 4096 bytes, within 10 s")) + b"\n")
         finally:
             writer.close()
 
-    def _answer(self, line: bytes) -> bytes:
+    def _answer(self, request: Request | Refusal) -> bytes:
+        if isinstance(request, Refusal):
+            return _encode(request)
+        return _encode(stats.collect(self._supervisor))
+
+    async def _tell_events(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Write events until the client hangs up or the gateway stops.
+
+        Waiting for a slow client is this task's alone; its queue overflows meanwhile.
+        """
+        hub = self._supervisor.events
+        subscription = hub.subscribe()
+        hung_up = asyncio.ensure_future(reader.read())
+        hung_up.add_done_callback(lambda _: subscription.close())
         try:
-            _decode_request(line)
-        except msgspec.DecodeError as error:
-            return _encode(Refusal(f"not a request: {error}"))
-        return _encode(self._collect())
+            writer.write(b"{}\n")
+            while events := await subscription.take():
+                writer.write(b"".join(_encode(event) + b"\n" for event in events))
+                await writer.drain()
+        except ConnectionError:
+            return  # it hung up while we wrote
+        finally:
+            hung_up.cancel()
+            hub.unsubscribe(subscription)
+
+
+def _read_request(line: bytes) -> Request | Refusal:
+    try:
+        return _decode_request(line)
+    except msgspec.DecodeError as error:
+        return Refusal(f"not a request: {error}")
 
 
 def ask_stats(interface: str) -> Snapshot:
     """Ask the interface's gateway for a snapshot; raises ControlError when none answers."""
+    with _asking(interface, Request("stats")) as (_, answer):
+        return _decode_snapshot(_line(answer))
+
+
+def follow_events(interface: str) -> Iterator[AnyEvent]:
+    """Yield the gateway's events as they come, until it stops.
+
+    The subscription stands before the first event is waited for. Raises ControlError.
+    """
+    with _asking(interface, Request("subscribe")) as (client, answer):
+        _line(answer)
+        client.settimeout(None)
+        for line in answer:
+            yield _decode_event(line)
+
+
+@contextlib.contextmanager
+def _asking(interface: str, request: Request) -> Iterator[tuple[socket.socket, BinaryIO]]:
+    """Send a request; give the socket and its answers. Raises ControlError for what goes wrong."""
     path = socket_path(interface)
     try:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(_CLIENT_TIMEOUT_S)
             client.connect(str(path))
-            client.sendall(_encode(Request("stats")) + b"\n")
+            client.sendall(_encode(request) + b"\n")
             with client.makefile("rb") as answer:
-                return _decode_snapshot(answer.readline())
+                yield client, answer
     except PermissionError:
         raise ControlError(f"{path} is not yours to read: run as root") from None
     except (FileNotFoundError, ConnectionRefusedError):
@@ -106,6 +168,29 @@ def ask_stats(interface: str) -> Snapshot:
         raise ControlError(f"the gateway on {interface} does not answer: {error}") from error
 
 
+def _line(answer: BinaryIO) -> bytes:
+    """Return the next line of an answer; raise ControlError when it is a refusal."""
+    line = answer.readline()
+    if line.startswith(b'{"error":'):
+        raise ControlError(_decode_refusal(line).error)
+    return line
+
+
 def running_interfaces() -> list[str]:
     """Return the interfaces that have a control socket, sorted."""
     return sorted(path.stem for path in DIRECTORY.glob("*.sock"))
+
+
+def choose_interface(given: str | None) -> str:
+    """Return the interface that was given, else the only one that has a gateway.
+
+    Raises ControlError when there is none, ConfigError when there are several.
+    """
+    if given is not None:
+        return given
+    interfaces = running_interfaces()
+    if not interfaces:
+        raise ControlError("no gateway runs: start one with `wgmp supervise IFACE`")
+    if len(interfaces) > 1:
+        raise ConfigError(f"several gateways run: name one of {', '.join(interfaces)}")
+    return interfaces[0]

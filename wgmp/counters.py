@@ -72,6 +72,10 @@ class Counters:
         """Return one counter."""
         return self._words[counter]
 
+    def dropped(self, reason: DropReason) -> int:
+        """Return how many were dropped for one reason."""
+        return self._words[_DROPS + reason]
+
     def figures(self) -> dict[str, int]:
         """Return every counter by its lower-case name."""
         return {counter.name.lower(): self._words[counter] for counter in Counter}

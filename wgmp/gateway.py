@@ -19,7 +19,7 @@ from collections.abc import Callable
 import uvloop
 
 from wgmp import config as quick
-from wgmp import control, stats, tun, uapi_server
+from wgmp import control, tun, uapi_server
 from wgmp.errors import CommandError, SocketError, WgmpError
 from wgmp.options import Options
 from wgmp.supervisor import Supervisor
@@ -94,7 +94,7 @@ def _run(options: Options, config: quick.QuickConfig | None, ready: Callable[[],
     except BaseException:
         _remove_uapi(uapi)
         raise
-    server = control.ControlServer(listener, lambda: stats.collect(supervisor))
+    server = control.ControlServer(listener, supervisor)
 
     async def main() -> None:
         try:

@@ -15,6 +15,8 @@ from collections.abc import Callable
 
 import msgspec
 
+from wgmp.events import AnyEvent
+
 ROW_BITS = 20
 ROW_MASK = (1 << ROW_BITS) - 1
 
@@ -127,7 +129,13 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-Report = Ready | Failed
+class Happened(msgspec.Struct, frozen=True, tag=True):
+    """Something happened in the role's process that others may want to hear of."""
+
+    event: AnyEvent
+
+
+Report = Ready | Failed | Happened
 
 MAX_MESSAGE_BYTES = 1 << 16
 _ORDERS_IN_MESSAGE = 256

@@ -20,11 +20,14 @@ import socket
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 
 from wgmp.counters import Counter
+from wgmp.events import AnyEvent, Outbox
 from wgmp.orders import (
     MAX_MESSAGE_BYTES,
     Failed,
+    Happened,
     Ready,
     Report,
     SetSockets,
@@ -105,9 +108,11 @@ class Loop:
         self._next_beat = 0.0
         self._blocked_before: int | None = None
         self._stopping = False
+        self._outbox = Outbox(self._send_event)
         for role in roles:
             role.counters.add(Counter.STARTS)
             role.catch_up = self._catch_up
+            role.emit = partial(self._outbox.emit, role.name)
         self._watch()
 
     def run(self) -> None:
@@ -143,6 +148,7 @@ class Loop:
 
     def _fall_asleep(self) -> float:
         """Declare sleep; return how long it may last in seconds, 0 when there is work after all."""
+        self._outbox.tick()
         self._doorbell.fall_asleep()
         # A role that waits for a descriptor to drain leaves its rings as they are.
         if self._blocked() is None and any(role.has_input() for role in self._roles):
@@ -164,6 +170,13 @@ class Loop:
             self._doorbell.silence()
         elif descriptor == self._control.fileno():
             self._take_orders(now)
+
+    def _send_event(self, event: AnyEvent) -> bool:
+        try:
+            self._control.send(encode_report(Happened(event)))
+        except OSError:
+            return False  # no room, or the supervisor is gone
+        return True
 
     def _catch_up(self) -> None:
         """Take the orders that have been sent by now, in the middle of a role's step."""

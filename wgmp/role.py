@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from wgmp.counters import Counters
+from wgmp.events import AnyEvent
 from wgmp.offload import Offloads
 from wgmp.orders import Order
 from wgmp.peertable import IndexTable, PeerTable
@@ -51,6 +52,10 @@ def _nothing_to_catch_up() -> None:
     """Stand in for the loop's `catch_up` where there is no loop."""
 
 
+def _nobody_listens(event: AnyEvent) -> None:
+    """Stand in for the loop's `emit` where there is no loop."""
+
+
 class Role:
     """The base of all roles. `readable` is set by the loop when one of `descriptors` is ready."""
 
@@ -62,6 +67,8 @@ class Role:
         # Set by the loop. An order may be on its way to this role while what it is about came
         # quicker, through a ring: whoever misses something catches up and looks once more.
         self.catch_up: Callable[[], None] = _nothing_to_catch_up
+        # Set by the loop: sends an event to the supervisor. Never waits; not for the packets' way.
+        self.emit: Callable[[AnyEvent], None] = _nobody_listens
 
     def step(self, now: float) -> bool:
         """Do a bounded amount of work at `now` (monotonic seconds); return whether some is left.

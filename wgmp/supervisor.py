@@ -27,13 +27,17 @@ from wgmp import memory, netlink, offload, tun, udp
 from wgmp.child import Child, spawn
 from wgmp.device import Device
 from wgmp.errors import RoleError, WgmpError
+from wgmp.eventhub import EventHub, ReplayWatch, changes_in
+from wgmp.events import ConfigurationChanged, RoleRestarted
 from wgmp.fabric import Fabric
 from wgmp.linkwatch import LinkWatch
 from wgmp.orders import (
     MAX_MESSAGE_BYTES,
     Failed,
+    Happened,
     Order,
     Ready,
+    Report,
     SetPeer,
     SetSockets,
     decode_report,
@@ -51,6 +55,7 @@ log = logging.getLogger("wgmp")
 _BOOT_LIMIT_S = 20.0
 _STOP_LIMIT_S = 2.0
 _SOCKET_CHECK_S = 0.5
+_REPLAY_CHECK_S = 1.0
 
 # A change of this size leaves megabytes behind.
 _MANY_ORDERS = 1000
@@ -86,6 +91,8 @@ class Supervisor:
         self._silent = silent
         self.topology = topology
         self.fabric = Fabric(topology)
+        self.events = EventHub()
+        self._replay_watch = ReplayWatch(self.fabric.counters, self.events)
         self.device = Device(self, capacity=ROWS)
         self.children: dict[str, Child] = {}
         self.restarts: dict[str, int] = {row.name: 0 for row in topology.processes}
@@ -113,6 +120,7 @@ class Supervisor:
             old.close()
         self._sockets = sockets
         self._broadcast([self._sockets_order()], [sock.fileno() for sock in sockets])
+        self.events.publish(ConfigurationChanged(listen_port=bound))
         return bound
 
     def set_fwmark(self, mark: int) -> None:
@@ -134,6 +142,7 @@ class Supervisor:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, self.stop)
             self._link_watch.start(loop)
+            self._watch_replays()
             for row in self.topology.processes:
                 self._spawn(row)
             await self._wait_until_ready()
@@ -145,6 +154,7 @@ class Supervisor:
         finally:
             self._link_watch.stop()
             self._remove_socket()
+            self.events.close()
             await server.stop()
             await self._stop_children()
             for sock in self._sockets:
@@ -164,6 +174,9 @@ class Supervisor:
         orders = self.device.take_orders()
         self._assign(orders)
         self._broadcast(orders)
+        change = changes_in(orders)
+        if change is not None:
+            self.events.publish(change)
         if len(orders) >= _MANY_ORDERS and self._loop is not None:
             # The request and the reply are still being held.
             self._loop.call_later(_GIVE_BACK_AFTER_S, memory.give_back)
@@ -190,6 +203,11 @@ class Supervisor:
                 self._uapi_path = Path(os.devnull)
                 self.stop()
 
+    def _watch_replays(self) -> None:
+        assert self._loop is not None
+        self._replay_watch.look()
+        self._loop.call_later(_REPLAY_CHECK_S, self._watch_replays)
+
     def _remove_socket(self) -> None:
         if self._uapi_path.is_socket():
             self._uapi_path.unlink()
@@ -202,27 +220,34 @@ class Supervisor:
         child = spawn(row, self.fabric, devices, self._silent)
         self.children[row.name] = child
         self._loop.add_reader(child.pidfd, self._bury, child)
-        self._loop.add_reader(child.control.fileno(), self._take_report, child)
+        self._loop.add_reader(child.control.fileno(), self._take_reports, child)
         orders: list[Order] = [self._link_watch.link, *self.device.snapshot()]
         self._assign(orders)
         self._send(child, encode_orders(orders))
 
-    def _take_report(self, child: Child) -> None:
+    def _take_reports(self, child: Child) -> None:
+        """Take all that a role has reported by now."""
         assert self._loop is not None
-        try:
-            message = child.control.recv(MAX_MESSAGE_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            message = b""
-        if not message:
-            self._loop.remove_reader(child.control.fileno())
-            return
-        match decode_report(message):
+        while True:
+            try:
+                message = child.control.recv(MAX_MESSAGE_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                message = b""
+            if not message:
+                self._loop.remove_reader(child.control.fileno())
+                return
+            self._heed(child, decode_report(message))
+
+    def _heed(self, child: Child, report: Report) -> None:
+        match report:
             case Ready():
                 child.ready = True
                 if all(each.ready for each in self.children.values()):
                     self._all_ready.set()
+            case Happened(event):
+                self.events.publish(event)
             case Failed(text):
                 if child.ready:
                     log.error("%s: %s", child.row.name, text)
@@ -234,7 +259,7 @@ class Supervisor:
         assert self._loop is not None
         self._loop.remove_reader(child.pidfd)
         self._loop.remove_writer(child.control.fileno())
-        self._take_report(child)
+        self._take_reports(child)
         self._loop.remove_reader(child.control.fileno())
         name = child.row.name
         how = child.reap()
@@ -253,7 +278,7 @@ class Supervisor:
             return
         self.restarts[name] += 1
         delay = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** (count - 2)) if count > 1 else 0.0
-        log.warning("%s %s: a successor starts in %.1f s", name, how, delay)
+        self.events.publish(RoleRestarted(process=name, how=how, delay_s=delay))
         self._loop.call_later(delay, self._replace, child.row)
 
     def _replace(self, row: ProcessRow) -> None:

@@ -26,8 +26,10 @@ from wgmp.protocol.outcome import (
     DropReason,
     Endpoint,
     HandshakeCompleted,
+    HandshakeGivenUp,
     Outcome,
     SendDatagram,
+    SessionExpired,
     WritePacket,
 )
 from wgmp.protocol.peer import Peer
@@ -106,6 +108,7 @@ class Node:
     packets: list[bytes] = field(default_factory=list)
     drops: Counter[DropReason] = field(default_factory=Counter)
     completed: list[bool] = field(default_factory=list)
+    told: list[Outcome] = field(default_factory=list)
     sent: list[Sent] = field(default_factory=list)
     allowed_ips: AllowedIPs = field(default_factory=AllowedIPs)
     limiter: RateLimiter = field(default_factory=RateLimiter)
@@ -237,6 +240,8 @@ class Pair:
                     node.packets.append(packet)
                 case Drop(reason, count):
                     node.drops[reason] += count
+                case HandshakeGivenUp() | SessionExpired():
+                    node.told.append(outcome)
                 case HandshakeCompleted(initiator):
                     node.completed.append(initiator)
                 case _:

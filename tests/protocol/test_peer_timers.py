@@ -8,7 +8,7 @@ import pytest
 
 from wgmp.protocol.constants import MAX_TIMER_HANDSHAKES
 from wgmp.protocol.messages import MessageType
-from wgmp.protocol.outcome import DropReason, Endpoint
+from wgmp.protocol.outcome import DropReason, Endpoint, HandshakeGivenUp, SessionExpired
 
 from .pair import Node, Pair, ipv4_packet
 
@@ -51,6 +51,7 @@ def test_after_18_attempts_it_gives_up_and_drops_what_was_staged(pair: Pair) -> 
     assert initiations(pair.a)[-1] - start < 90.0
     assert pair.a.peer.staged == 0
     assert pair.a.drops == {DropReason.HANDSHAKE_TIMEOUT: 2}
+    assert pair.a.told == [HandshakeGivenUp()]
 
 
 def test_a_new_packet_starts_the_attempts_anew(pair: Pair) -> None:
@@ -335,6 +336,7 @@ def test_keys_are_forgotten_540_seconds_after_the_last_session(connected: Pair) 
         assert list(node.peer.keypairs) == []
         assert not node.indices.held
         assert node.peer.deadline() is None
+        assert node.told == [SessionExpired()]
 
 
 def test_what_is_left_of_failed_handshakes_is_forgotten_too(pair: Pair) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from hostile import rawcrypto
 from hostile.rawpeer import INITIATION, RESPONSE, TRANSPORT, RawPeer, Session, kind_of
 
+from wgmp.events import AnyEvent
 from wgmp.fabric import Fabric
 from wgmp.fastpath import virtio
 from wgmp.offload import Offloads
@@ -56,6 +57,9 @@ class Rig:
         self._from_tun = self.fabric.context("tun_reader", DEVICES).outputs
         self._to_udp = self.fabric.context("udp_writer", DEVICES).inputs
         self._to_tun = self.fabric.context("tun_writer", DEVICES).inputs
+        self.events: list[AnyEvent] = []
+        for role in self.roles:
+            role.emit = self.events.append
         self.obey(SetPrivateKey(self.private_key))
 
     @property

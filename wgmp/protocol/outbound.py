@@ -26,6 +26,7 @@ from wgmp.protocol.outcome import (
     DropReason,
     Endpoint,
     HandshakeCompleted,
+    HandshakeGivenUp,
     Outcome,
     SendDatagram,
 )
@@ -179,7 +180,7 @@ class Outbound:
     def _retransmit(self, now: float) -> list[Outcome]:
         if self.handshake_attempts >= MAX_TIMER_HANDSHAKES:
             self._timers.handshake_given_up(now)
-            return self._drop_staged(DropReason.HANDSHAKE_TIMEOUT)
+            return [HandshakeGivenUp(), *self._drop_staged(DropReason.HANDSHAKE_TIMEOUT)]
         if self.handshake_attempts:
             self.forget_source()  # it may be why nobody answers
         return self._initiate(now)

@@ -75,6 +75,10 @@ class Endpoint(NamedTuple):
     source: bytes = b""
     source_ifindex: int = 0
 
+    def is_same_place(self, other: Endpoint | None) -> bool:
+        """Return whether the peer is at the same address and port there, whatever ours is."""
+        return other is not None and self[:3] == other[:3]
+
     def without_source(self) -> Endpoint:
         """Forget the local side, so that the kernel's routing chooses it anew."""
         return self._replace(source=b"", source_ifindex=0)
@@ -111,4 +115,14 @@ class HandshakeCompleted:
     initiator: bool
 
 
-Outcome = SendDatagram | WritePacket | Drop | HandshakeCompleted
+@dataclass(frozen=True, slots=True)
+class HandshakeGivenUp:
+    """Nobody answered our initiations; there will be no more of them until a packet asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionExpired:
+    """The last session is so old that its keys were forgotten, and no other took its place."""
+
+
+Outcome = SendDatagram | WritePacket | Drop | HandshakeCompleted | HandshakeGivenUp | SessionExpired

@@ -29,6 +29,7 @@ from wgmp.protocol.outcome import (
     Endpoint,
     Outcome,
     SendDatagram,
+    SessionExpired,
     WritePacket,
 )
 from wgmp.protocol.timers import Timer
@@ -221,8 +222,9 @@ class Peer(Outbound):
                 self.forget_source()
                 return self.begin_handshake(now)
             case Timer.ZERO_KEY_MATERIAL:
+                had_session = self.keypairs.current is not None
                 self._zero_key_material()
-                return []
+                return [SessionExpired()] if had_session else []
             case Timer.PERSISTENT_KEEPALIVE:
                 return self._persistent_keepalive(now)
 

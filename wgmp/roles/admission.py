@@ -20,7 +20,10 @@ from __future__ import annotations
 import os
 import socket
 
+from wgmp.addresses import format_endpoint
 from wgmp.counters import Counter
+from wgmp.events import HandshakeFailed, UnderLoad
+from wgmp.keys import to_base64
 from wgmp.orders import Order, RemovePeer, SetPeer, SetPrivateKey, row_of
 from wgmp.peertable import ROWS
 from wgmp.protocol import messages, noise
@@ -36,6 +39,9 @@ from wgmp.role import Role, RoleContext
 # Messages looked at in one step, or a few more. A Diffie-Hellman, or the cookie that is asked for
 # in its place, costs as much as a record of data.
 _BURST = 8
+
+# What is told of: whoever sent it knows our public key. What is asked for under load is not.
+_FAILURES = frozenset({DropReason.BAD_EPHEMERAL, DropReason.BAD_STATIC})
 
 
 class Admission(Role):
@@ -54,6 +60,7 @@ class Admission(Role):
         self._by_public_key: dict[bytes, int] = {}
         self._public_keys: list[bytes] = [b""] * ROWS
         self._loaded_until = 0.0
+        self._loaded = False
 
     def obey(self, order: Order, now: float, sockets: list[socket.socket]) -> None:
         """Keep the device's key, and whose public key is whose."""
@@ -77,6 +84,9 @@ class Admission(Role):
         """Look at some records of handshake messages."""
         if self._queue.waiting() > self._queue.slots * UNDER_LOAD_FRACTION:
             self._loaded_until = now + UNDER_LOAD_HOLD
+        if self._loaded != (now < self._loaded_until):
+            self._loaded = not self._loaded
+            self.emit(UnderLoad(on=self._loaded))
         looked_at = 0
         while looked_at < _BURST:
             record = self._queue.peek()
@@ -103,7 +113,7 @@ class Admission(Role):
             return DropReason.RING_CORRUPT
         if self._identity is None or self._checker is None:
             return DropReason.NO_IDENTITY
-        if now < self._loaded_until:
+        if self._loaded:
             if not self._checker.mac2_ok(datagram, endpoint, now):
                 self._send_cookie(self._checker.reply(datagram, endpoint, now), endpoint)
                 return DropReason.COOKIE_REQUIRED
@@ -124,11 +134,14 @@ class Admission(Role):
     ) -> DropReason | None:
         opened = noise.open_static(identity, bytes(datagram))
         if isinstance(opened, DropReason):
+            if opened in _FAILURES:
+                self._tell_failure(opened, endpoint)
             return opened
         if opened.public_key not in self._by_public_key:
             self.catch_up()
         peer = self._by_public_key.get(opened.public_key)
         if peer is None:
+            self._tell_failure(DropReason.UNKNOWN_PEER, endpoint, to_base64(opened.public_key))
             return DropReason.UNKNOWN_PEER
         row = row_of(peer)
         return self._hand_over(row, Kind.OPENED_INITIATION, peer, opened.pack(), endpoint)
@@ -144,6 +157,10 @@ class Admission(Role):
         self._fill(record, kind, peer, message, endpoint)
         ring.publish()
         return None
+
+    def _tell_failure(self, reason: DropReason, endpoint: Endpoint, peer: str = "") -> None:
+        where = format_endpoint(endpoint)
+        self.emit(HandshakeFailed(reason=reason.name.lower(), peer=peer, endpoint=where))
 
     def _send_cookie(self, reply: bytes, endpoint: Endpoint) -> None:
         record = self._udp_writer.reserve()

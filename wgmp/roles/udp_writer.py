@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 
 from wgmp.counters import Counter
+from wgmp.events import OffloadDisabled
 from wgmp.orders import ForgetSources, Order, SetSockets
 from wgmp.protocol.constants import HANDSHAKE_TRAFFIC_CLASS
 from wgmp.protocol.outcome import DropReason, Endpoint
 from wgmp.record import HANDSHAKE, Record
 from wgmp.role import Role, RoleContext
 from wgmp.udp import Sender, TrainRefusedError
-
-log = logging.getLogger("wgmp")
 
 # Records sent from one ring in one step.
 _BURST = 16
@@ -95,7 +93,7 @@ class UdpWriter(Role):
             if self._segments and not self._sender.segments:
                 self._segments = False
                 self.counters.store(Counter.UDP_SEGMENT, 0)
-                log.warning("UDP_SEGMENT is off from now on: the kernel says %s", error.strerror)
+                self.emit(OffloadDisabled(offload="udp_segment", reason=str(error.strerror)))
             return False
         except OSError:
             self.counters.drop(DropReason.SEND_FAILED, count)

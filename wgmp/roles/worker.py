@@ -44,7 +44,7 @@ class Worker(Role):
         tun = RecordStream(context.outputs["tun_writer"], self.counters)
         number, peers = context.number, context.peers
         indices = Indices(context.indices, peers, number, context.workers)
-        self._actions = Actions(self.counters, udp, tun)
+        self._actions = Actions(self.counters, udp, tun, lambda event: self.emit(event))
         self.configuration = Configuration(
             number, peers, indices, self._actions, lambda: self.catch_up()
         )

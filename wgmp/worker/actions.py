@@ -9,18 +9,25 @@ from __future__ import annotations
 import heapq
 import time
 from collections import Counter as Tally
+from collections.abc import Callable
 from typing import assert_never
 
+from wgmp import events
+from wgmp.addresses import format_endpoint
 from wgmp.counters import Counter, Counters
 from wgmp.fastpath import virtio
+from wgmp.keys import to_base64
 from wgmp.protocol import messages
 from wgmp.protocol.messages import MessageType
 from wgmp.protocol.outcome import (
     Drop,
     DropReason,
+    Endpoint,
     HandshakeCompleted,
+    HandshakeGivenUp,
     Outcome,
     SendDatagram,
+    SessionExpired,
     WritePacket,
 )
 from wgmp.record import HANDSHAKE, Kind
@@ -28,6 +35,19 @@ from wgmp.stream import Label, RecordStream
 from wgmp.worker.tenants import Tenant
 
 KEEPALIVE_BYTES = 32
+
+# With a handshake message dropped for one of these a handshake has failed.
+_FAILURES = frozenset(
+    {
+        DropReason.BAD_EPHEMERAL,
+        DropReason.BAD_STATIC,
+        DropReason.BAD_TIMESTAMP,
+        DropReason.REPLAYED_INITIATION,
+        DropReason.INITIATION_FLOOD,
+        DropReason.BAD_RESPONSE,
+        DropReason.BAD_COOKIE_REPLY,
+    }
+)
 
 
 class Schedule:
@@ -57,12 +77,22 @@ class Schedule:
 
 
 class Actions:
-    """Does what the core says. `udp`, `tun`: the streams to udp_writer and tun_writer."""
+    """Does what the core says. `udp`, `tun`: the streams to udp_writer and tun_writer.
 
-    __slots__ = ("counters", "schedule", "tun", "udp")
+    `emit`: tells an event to whoever listens.
+    """
 
-    def __init__(self, counters: Counters, udp: RecordStream, tun: RecordStream) -> None:
+    __slots__ = ("_emit", "counters", "schedule", "tun", "udp")
+
+    def __init__(
+        self,
+        counters: Counters,
+        udp: RecordStream,
+        tun: RecordStream,
+        emit: Callable[[events.AnyEvent], None],
+    ) -> None:
         self.counters = counters
+        self._emit = emit
         self.udp = udp
         self.tun = tun
         self.schedule = Schedule()
@@ -77,12 +107,25 @@ class Actions:
                     self.write(tenant, packet)
                 case Drop(reason, count):
                     self.counters.drop(reason, count)
-                case HandshakeCompleted():
+                    if reason in _FAILURES:
+                        self._tell_failure(tenant, reason)
+                case HandshakeCompleted(initiator):
                     self.counters.add(Counter.HANDSHAKES_COMPLETED)
                     tenant.row.set_last_handshake(time.time_ns())
+                    key, endpoint = _key(tenant), _text(tenant.peer.endpoint)
+                    self._emit(
+                        events.HandshakeCompleted(peer=key, endpoint=endpoint, initiator=initiator)
+                    )
+                case HandshakeGivenUp():
+                    self._tell_failure(tenant, DropReason.HANDSHAKE_TIMEOUT)
+                case SessionExpired():
+                    self._emit(events.SessionExpired(peer=_key(tenant)))
                 case _:
                     assert_never(outcome)
-        tenant.save()
+        before = tenant.save()
+        if before is not None:
+            where = _text(tenant.endpoint)
+            self._emit(events.PeerRoamed(peer=_key(tenant), before=_text(before), endpoint=where))
         self.schedule.enter(tenant)
 
     def write(self, tenant: Tenant, packet: bytes) -> None:
@@ -95,6 +138,12 @@ class Actions:
         """Count drops of several reasons."""
         for reason, count in drops.items():
             self.counters.drop(reason, count)
+
+    def _tell_failure(self, tenant: Tenant, reason: DropReason) -> None:
+        where = _text(tenant.peer.endpoint)
+        self._emit(
+            events.HandshakeFailed(reason=reason.name.lower(), peer=_key(tenant), endpoint=where)
+        )
 
     def _send(self, tenant: Tenant, outcome: SendDatagram) -> None:
         match messages.message_type(outcome.datagram):
@@ -111,3 +160,11 @@ class Actions:
         self.udp.append(outcome.datagram, [len(outcome.datagram)])
         self.udp.flush()
         tenant.row.add_sent(self.udp.sent_bytes)
+
+
+def _key(tenant: Tenant) -> str:
+    return to_base64(tenant.peer.public_key)
+
+
+def _text(endpoint: Endpoint | None) -> str:
+    return "" if endpoint is None else format_endpoint(endpoint)

@@ -148,6 +148,7 @@ class Configuration:
             outcomes += peer.set_preshared_key(order.preshared_key)
             if endpoint is not None:
                 outcomes += peer.set_endpoint(endpoint)
+                tenant.save()  # now, for a peer that was moved has not roamed
         elif tenant.row.figures().last_handshake_ns and peer.endpoint is not None:
             self.revivals.append(order.peer)
         outcomes += peer.set_keepalive(order.keepalive, now)

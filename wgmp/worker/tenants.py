@@ -35,14 +35,21 @@ class Tenant:
         """The peer's row in the shared table."""
         return self._table.row(self.peer.peer)
 
-    def save(self) -> None:
-        """Copy to the row what changed of what outlives the worker."""
+    def save(self) -> Endpoint | None:
+        """Copy to the row what changed of what outlives the worker.
+
+        Returns where the peer was before, if it has another address or port now.
+        """
+        before = None
         if self.peer.endpoint is not self.endpoint:
-            self.endpoint = self.peer.endpoint
+            before, self.endpoint = self.endpoint, self.peer.endpoint
             self.row.set_endpoint(self.endpoint)
+            if before is not None and before.is_same_place(self.endpoint):
+                before = None
         if self.peer.greatest_timestamp is not self.timestamp:
             self.timestamp = self.peer.greatest_timestamp
             self.row.set_greatest_timestamp(self.timestamp)
+        return before
 
 
 class Tenants:

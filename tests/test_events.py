@@ -1,0 +1,159 @@
+"""Events: no one waits for them, and what is lost is told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+import pytest
+
+from wgmp.counters import Counters, create_counters
+from wgmp.eventhub import EventHub, ReplayWatch, changes_in
+from wgmp.events import (
+    AnyEvent,
+    ConfigurationChanged,
+    EventsLost,
+    HandshakeFailed,
+    Outbox,
+    ReplayBurst,
+    SessionExpired,
+    UnderLoad,
+)
+from wgmp.orders import AddAllowedIP, ForgetSources, RemovePeer, SetPeer, SetPrivateKey
+from wgmp.protocol.outcome import DropReason
+
+
+def failed() -> HandshakeFailed:
+    """An event of which there may be many."""
+    return HandshakeFailed(reason="bad_tag")
+
+
+class Socket:
+    """Takes events as long as there is `room`."""
+
+    def __init__(self, room: int = 10_000) -> None:
+        self.room = room
+        self.taken: list[AnyEvent] = []
+
+    def send(self, event: AnyEvent) -> bool:
+        """Take an event, or have no room."""
+        if len(self.taken) >= self.room:
+            return False
+        self.taken.append(event)
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The monotonic clock, in a list's only element."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_an_outbox_sends_so_many_of_a_kind_each_second_and_tells_the_rest(
+    clock: list[float],
+) -> None:
+    socket = Socket()
+    outbox = Outbox(socket.send)
+    for _ in range(HandshakeFailed.MOST_PER_SECOND + 7):
+        outbox.emit("worker0", failed())
+    outbox.emit("worker0", SessionExpired(peer="a"))
+    assert len(socket.taken) == HandshakeFailed.MOST_PER_SECOND + 1
+    assert isinstance(socket.taken[-1], SessionExpired), "another kind is not held up"
+    outbox.tick()
+    assert len(socket.taken) == HandshakeFailed.MOST_PER_SECOND + 1, "not before the second is over"
+    clock[0] += 1
+    outbox.tick()
+    lost = socket.taken[-1]
+    assert isinstance(lost, EventsLost)
+    assert (lost.source, lost.count) == ("worker0", 7)
+    outbox.tick()
+    assert socket.taken[-1] is lost, "told once"
+
+
+def test_what_finds_no_room_is_lost_and_told_when_there_is_room_again(clock: list[float]) -> None:
+    socket = Socket(room=2)
+    outbox = Outbox(socket.send)
+    for _ in range(5):
+        outbox.emit("admission", UnderLoad(on=True))
+    clock[0] += 1
+    outbox.tick()
+    assert len(socket.taken) == 2
+    socket.room = 10
+    clock[0] += 1
+    outbox.emit("admission", UnderLoad(on=False))
+    assert [type(event) for event in socket.taken[2:]] == [EventsLost, UnderLoad]
+    assert isinstance(socket.taken[2], EventsLost)
+    assert socket.taken[2].count == 3
+
+
+def test_a_subscriber_that_does_not_read_loses_events_and_others_do_not() -> None:
+    async def scenario() -> None:
+        hub = EventHub()
+        slow, quick = hub.subscribe(), hub.subscribe()
+        seen = 0
+        for _ in range(1500):
+            hub.publish(SessionExpired(peer="a"))
+            seen += len(await quick.take())
+        assert seen == 1500
+        events = await slow.take()
+        lost = events.pop()
+        assert isinstance(lost, EventsLost)
+        assert len(events) + lost.count == 1500
+        assert lost.count > 0
+        hub.publish(SessionExpired(peer="b"))
+        assert len(await slow.take()) == 1, "it goes on afterwards"
+
+    asyncio.run(scenario())
+
+
+def test_a_subscription_ends_when_the_gateway_stops() -> None:
+    async def scenario() -> None:
+        hub = EventHub()
+        subscription = hub.subscribe()
+        waiting = asyncio.ensure_future(subscription.take())
+        await asyncio.sleep(0)
+        hub.close()
+        assert await waiting == []
+
+    asyncio.run(scenario())
+
+
+def test_ten_replays_within_a_second_are_a_burst_and_nine_are_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counters = Counters(create_counters(1), 0)
+    hub = EventHub()
+    published: list[AnyEvent] = []
+    monkeypatch.setattr(hub, "publish", published.append)
+    watch = ReplayWatch({"worker0": counters}, hub)
+    for count in (9, 0, 10):
+        counters.drop(DropReason.REPLAYED, count)
+        watch.look()
+    (burst,) = published
+    assert isinstance(burst, ReplayBurst)
+    assert (burst.source, burst.count) == ("worker0", 10)
+
+
+def test_orders_are_summed_up_as_one_change() -> None:
+    peer = SetPeer(1, bytes(32), bytes(32), 0)
+    prefix = AddAllowedIP(bytes(4), 0, 1)
+    change = changes_in([SetPrivateKey(bytes(32)), RemovePeer(2), peer, peer, prefix])
+    assert change == ConfigurationChanged(
+        peers_set=2, peers_removed=1, allowed_ips=1, private_key=True
+    )
+    assert changes_in([ForgetSources()]) is None
+
+
+def test_an_event_is_json_that_names_its_kind() -> None:
+    event = HandshakeFailed(reason="unknown_peer", peer="k", endpoint="192.0.2.1:5", source="s")
+    assert msgspec.json.decode(msgspec.json.encode(event)) == {
+        "event": "handshake_failed",
+        "time": 0.0,
+        "source": "s",
+        "reason": "unknown_peer",
+        "peer": "k",
+        "endpoint": "192.0.2.1:5",
+    }
