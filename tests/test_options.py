@@ -57,7 +57,8 @@ def test_the_command_line_goes_before_the_environment() -> None:
         ("WG_PROCESS_FOREGROUND", "yes", "write 1 or 0"),
         ("WG_TUN_FD", "-1", "write its number"),
         ("WG_UAPI_FD", "three", "write its number"),
-        ("LOG_LEVEL", "info", "write verbose, debug, error or silent"),
+        ("LOG_LEVEL", "quiet", "write verbose, debug, info, error or silent"),
+        ("WGMP_LOG_FORMAT", "xml", "write text or json"),
     ],
 )
 def test_bad_values_are_told_with_the_variable(variable: str, value: str, remedy: str) -> None:

@@ -17,7 +17,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable
 
-from wgmp import process
+from wgmp import logs, process
 from wgmp.fabric import Fabric
 from wgmp.role import Devices, Role
 from wgmp.roles import build_role
@@ -120,6 +120,7 @@ def spawn(row: ProcessRow, fabric: Fabric, devices: Devices, silent: bool = Fals
         if silent:
             _close_output()
         _set_name(f"wgmp:{row.name}")
+        logs.name_process(row.name)
         bells = [bell.descriptor for bell in fabric.doorbells.values()]
         outside = [devices.tun.descriptor, *(sock.fileno() for sock in devices.sockets)]
         _close_all_but([theirs.fileno(), *bells, *outside])

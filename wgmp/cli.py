@@ -7,7 +7,6 @@ is not 0.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -15,20 +14,12 @@ from typing import NoReturn
 
 import msgspec
 
-from wgmp import __version__, keys
-from wgmp.commands import events
+from wgmp import __version__, keys, logs
+from wgmp.commands import events, log_level
 from wgmp.errors import WgmpError
-from wgmp.options import LogLevel, Options, read_options
-
-log = logging.getLogger("wgmp")
+from wgmp.options import read_options
 
 _STATS_INTERVAL_S = 0.5
-
-_LOG_LEVELS = {
-    LogLevel.VERBOSE: logging.DEBUG,
-    LogLevel.ERROR: logging.WARNING,
-    LogLevel.SILENT: logging.CRITICAL + 1,
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,8 +35,8 @@ def main_wgmpd(arguments: Sequence[str] | None = None) -> int:
     parser = _Parser(
         prog="wgmpd",
         description="Start a WireGuard gateway on a new interface, as wireguard-go does.",
-        epilog="WGMP_WORKERS, WGMP_TOPOLOGY, WGMP_OFFLOAD, LOG_LEVEL, WG_TUN_FD, WG_UAPI_FD and "
-        "WG_PROCESS_FOREGROUND are read from the environment.",
+        epilog="WGMP_WORKERS, WGMP_TOPOLOGY, WGMP_OFFLOAD, WGMP_LOG_FORMAT, LOG_LEVEL, WG_TUN_FD, "
+        "WG_UAPI_FD and WG_PROCESS_FOREGROUND are read from the environment.",
     )
     parser.add_argument("-f", "--foreground", action="store_true", help="do not detach")
     parser.add_argument("--version", action="version", version=f"wgmp {__version__}")
@@ -73,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     supervise.add_argument(
         "--offload", metavar="auto|off", help="off: one packet per system call, for comparison"
     )
+    supervise.add_argument("--log-format", metavar="text|json", help="json: an object per line")
     supervise.add_argument("--foreground", action="store_true", help="do not detach")
     supervise.set_defaults(command=_supervise)
 
@@ -83,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     stats.set_defaults(command=_stats)
 
     events.add_to(commands)
+    log_level.add_to(commands)
 
     for name, text, run in (
         ("genkey", "print a new private key", _genkey),
@@ -132,18 +125,11 @@ def _supervise(parsed: argparse.Namespace) -> int:
         workers=getattr(parsed, "workers", None),
         topology=getattr(parsed, "topology", None),
         offload=getattr(parsed, "offload", None),
+        log_format=getattr(parsed, "log_format", None),
         foreground=parsed.foreground,
     )
-    _set_up_logging(options)
+    logs.set_up(options.log_level, options.log_format, os.environ)
     return gateway.start(options)
-
-
-def _set_up_logging(options: Options) -> None:
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=_LOG_LEVELS[options.log_level],
-        format="%(asctime)s %(levelname)s %(processName)s[%(process)d]: %(message)s",
-    )
 
 
 def _stats(parsed: argparse.Namespace) -> int:

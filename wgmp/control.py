@@ -6,6 +6,7 @@
 |---|---|
 | `{"action": "stats"}` | a `stats.Snapshot` |
 | `{"action": "subscribe"}` | `{}`, then an event (events.py) per line until either side hangs up |
+| `{"action": "log_level", "level": "info"}` | `{}`: all processes log so much from now on |
 | anything else | `{"error": "..."}` |
 """
 
@@ -16,13 +17,14 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
-from wgmp import stats
+from wgmp import logs, stats
 from wgmp.errors import ConfigError, ControlError
 from wgmp.events import AnyEvent
+from wgmp.logs import LogLevel
 from wgmp.stats import Snapshot
 
 if TYPE_CHECKING:
@@ -34,10 +36,21 @@ _MAX_REQUEST_BYTES = 4096
 _CLIENT_TIMEOUT_S = 10.0
 
 
-class Request(msgspec.Struct, forbid_unknown_fields=True):
-    """What a client may ask."""
+class Stats(msgspec.Struct, forbid_unknown_fields=True, tag_field="action", tag="stats"):
+    """Ask for a snapshot."""
 
-    action: Literal["stats", "subscribe"]
+
+class Subscribe(msgspec.Struct, forbid_unknown_fields=True, tag_field="action", tag="subscribe"):
+    """Ask for all events from now on."""
+
+
+class SetLevel(msgspec.Struct, forbid_unknown_fields=True, tag_field="action", tag="log_level"):
+    """Ask for more or fewer log lines."""
+
+    level: LogLevel
+
+
+Request = Stats | Subscribe | SetLevel
 
 
 class Refusal(msgspec.Struct):
@@ -46,7 +59,7 @@ class Refusal(msgspec.Struct):
     error: str
 
 
-_decode_request = msgspec.json.Decoder(Request).decode
+_decode_request: Callable[[bytes], Request] = msgspec.json.Decoder(Request).decode
 _decode_refusal = msgspec.json.Decoder(Refusal).decode
 _decode_event: Callable[[bytes], AnyEvent] = msgspec.json.Decoder(AnyEvent).decode
 _decode_snapshot = msgspec.json.Decoder(Snapshot).decode
@@ -84,7 +97,7 @@ class ControlServer:
         try:
             async with asyncio.timeout(_CLIENT_TIMEOUT_S):
                 request = _read_request(await reader.readline())
-                if not isinstance(request, Request) or request.action != "subscribe":
+                if not isinstance(request, Subscribe):
                     writer.write(self._answer(request) + b"\n")
                     await writer.drain()
                     return
@@ -94,10 +107,16 @@ class ControlServer:
         finally:
             writer.close()
 
-    def _answer(self, request: Request | Refusal) -> bytes:
-        if isinstance(request, Refusal):
-            return _encode(request)
-        return _encode(stats.collect(self._supervisor))
+    def _answer(self, request: Stats | SetLevel | Refusal) -> bytes:
+        match request:
+            case Stats():
+                with logs.timed("collecting statistics"):
+                    return _encode(stats.collect(self._supervisor))
+            case SetLevel(level):
+                self._supervisor.set_log_level(level)
+                return b"{}"
+            case Refusal():
+                return _encode(request)
 
     async def _tell_events(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -131,8 +150,14 @@ def _read_request(line: bytes) -> Request | Refusal:
 
 def ask_stats(interface: str) -> Snapshot:
     """Ask the interface's gateway for a snapshot; raises ControlError when none answers."""
-    with _asking(interface, Request("stats")) as (_, answer):
+    with _asking(interface, Stats()) as (_, answer):
         return _decode_snapshot(_line(answer))
+
+
+def set_log_level(interface: str, level: LogLevel) -> None:
+    """Let the interface's gateway log so much from now on; raises ControlError."""
+    with _asking(interface, SetLevel(level)) as (_, answer):
+        _line(answer)
 
 
 def follow_events(interface: str) -> Iterator[AnyEvent]:
@@ -140,7 +165,7 @@ def follow_events(interface: str) -> Iterator[AnyEvent]:
 
     The subscription stands before the first event is waited for. Raises ControlError.
     """
-    with _asking(interface, Request("subscribe")) as (client, answer):
+    with _asking(interface, Subscribe()) as (client, answer):
         _line(answer)
         client.settimeout(None)
         for line in answer:

@@ -12,6 +12,8 @@ import time
 from collections import deque
 from collections.abc import Mapping
 
+import msgspec
+
 from wgmp.counters import Counters
 from wgmp.events import AnyEvent, ConfigurationChanged, EventsLost, ReplayBurst
 from wgmp.orders import AddAllowedIP, Order, RemoveAllowedIP, RemovePeer, SetPeer, SetPrivateKey
@@ -76,7 +78,10 @@ class EventHub:
         if not event.source:
             event.source = SUPERVISOR
         level = logging.WARNING if event.WARNS else logging.INFO
-        log.log(level, "%s: %s", event.source, event.text())
+        # The pattern is the kind's, so that one kind's flood suppresses no other.
+        pattern = f"%s: %s ({event.__struct_config__.tag})"
+        fields = msgspec.to_builtins(event)
+        log.log(level, pattern, event.source, event.text(), extra={"fields": fields})
         for subscription in self._subscriptions:
             subscription.offer(event)
 

@@ -7,7 +7,8 @@
 | WGMP_CONFIG | --config | a file |
 | WGMP_OFFLOAD | --offload | auto, off |
 | WG_PROCESS_FOREGROUND | --foreground | 1, 0 |
-| LOG_LEVEL | | verbose or debug, error, silent |
+| WGMP_LOG_FORMAT | --log-format | text, json |
+| LOG_LEVEL | | verbose or debug, info, error, silent |
 | WG_TUN_FD, WG_UAPI_FD | | a descriptor the process was started with |
 
 The WG_ ones and LOG_LEVEL mean what they mean to wireguard-go (main.go). An empty variable is
@@ -18,12 +19,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
 
 import msgspec
 
 from wgmp.errors import ConfigError
+from wgmp.logs import LogFormat, LogLevel
 from wgmp.topology import MAX_WORKERS, Shape
 
 INTERFACE_NAME_BYTES = 15  # IFNAMSIZ - 1, linux/if.h
@@ -31,14 +32,6 @@ INTERFACE_NAME_BYTES = 15  # IFNAMSIZ - 1, linux/if.h
 # What the kernel refuses in a name (net/core/dev.c, dev_valid_name): "/", ":" and isspace() of
 # its Latin-1 table; and "%", by which it would make up a name of its own.
 _NOT_IN_NAMES = frozenset(b"/:%\0" + b" \t\n\v\f\r\xa0")
-
-
-class LogLevel(StrEnum):
-    """How much to log, in wireguard-go's words ("debug" is another for "verbose")."""
-
-    VERBOSE = "verbose"
-    ERROR = "error"
-    SILENT = "silent"
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +48,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     offload: bool = True
     foreground: bool = False
     log_level: LogLevel = LogLevel.ERROR
+    log_format: LogFormat = LogFormat.TEXT
     tun_fd: int | None = None
     uapi_fd: int | None = None
 
@@ -67,6 +61,7 @@ def read_options(
     workers: str | None = None,
     topology: str | None = None,
     offload: str | None = None,
+    log_format: str | None = None,
     foreground: bool = False,
 ) -> Options:
     """Return the options: what the command line gave (not None), else the environment.
@@ -85,7 +80,8 @@ def read_options(
         topology=_topology(*choose(topology, "--topology", "WGMP_TOPOLOGY")),
         offload=_offload(*choose(offload, "--offload", "WGMP_OFFLOAD")),
         foreground=_flag("WG_PROCESS_FOREGROUND", environment) or foreground,
-        log_level=_log_level("LOG_LEVEL", environment),
+        log_level=log_level("LOG_LEVEL", environment.get("LOG_LEVEL", "")),
+        log_format=_log_format(*choose(log_format, "--log-format", "WGMP_LOG_FORMAT")),
         tun_fd=_descriptor("WG_TUN_FD", environment),
         uapi_fd=_descriptor("WG_UAPI_FD", environment),
     )
@@ -128,14 +124,21 @@ def _offload(name: str, text: str) -> bool:
     return text != "off"
 
 
-def _log_level(name: str, environment: Mapping[str, str]) -> LogLevel:
-    text = environment.get(name, "")
+def log_level(name: str, text: str) -> LogLevel:
+    """Return the level that `text` says; raise ConfigError that names `name` if it says none."""
     try:
         return LogLevel("verbose" if text == "debug" else text or "error")
     except ValueError:
         raise ConfigError(
-            f"{name}: {text!r} is not possible: write verbose, debug, error or silent"
+            f"{name}: {text!r} is not possible: write verbose, debug, info, error or silent"
         ) from None
+
+
+def _log_format(name: str, text: str) -> LogFormat:
+    try:
+        return LogFormat(text or "text")
+    except ValueError:
+        raise ConfigError(f"{name}: {text!r} is not possible: write text or json") from None
 
 
 def _flag(name: str, environment: Mapping[str, str]) -> bool:

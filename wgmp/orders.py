@@ -11,11 +11,12 @@ still in a ring cannot reach the row's next tenant.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from wgmp.events import AnyEvent
+from wgmp.logs import LogLevel
 
 ROW_BITS = 20
 ROW_MASK = (1 << ROW_BITS) - 1
@@ -119,6 +120,12 @@ Order = (
 )
 
 
+class SetLogLevel(msgspec.Struct, frozen=True, tag=True):
+    """How much the process is to log. The loop obeys it; roles hear nothing of it."""
+
+    level: LogLevel
+
+
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """A role's process has attached everything and starts its loop."""
 
@@ -141,17 +148,17 @@ MAX_MESSAGE_BYTES = 1 << 16
 _ORDERS_IN_MESSAGE = 256
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_orders = msgspec.msgpack.Decoder(list[Order]).decode
+_decode_orders = msgspec.msgpack.Decoder(list[Order | SetLogLevel]).decode
 _decode_report: Callable[[bytes], Report] = msgspec.msgpack.Decoder(Report).decode
 
 
-def encode_orders(orders: list[Order]) -> list[bytes]:
+def encode_orders(orders: Sequence[Order | SetLogLevel]) -> list[bytes]:
     """Return the messages that carry the orders, each within MAX_MESSAGE_BYTES."""
     starts = range(0, len(orders), _ORDERS_IN_MESSAGE)
     return [_encode(orders[start : start + _ORDERS_IN_MESSAGE]) for start in starts]
 
 
-def decode_orders(message: bytes) -> list[Order]:
+def decode_orders(message: bytes) -> list[Order | SetLogLevel]:
     """Return a message's orders; raises msgspec.DecodeError, which ends the role."""
     return _decode_orders(message)
 

@@ -22,6 +22,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 
+from wgmp import logs
 from wgmp.counters import Counter
 from wgmp.events import AnyEvent, Outbox
 from wgmp.orders import (
@@ -30,6 +31,7 @@ from wgmp.orders import (
     Happened,
     Ready,
     Report,
+    SetLogLevel,
     SetSockets,
     decode_orders,
     encode_report,
@@ -199,6 +201,9 @@ class Loop:
             return
         orders = decode_orders(message)
         for order in orders:
+            if isinstance(order, SetLogLevel):
+                logs.set_level(order.level)
+                continue
             for role in self._roles:
                 role.obey(order, now, sockets)
         if any(isinstance(order, SetSockets) for order in orders):

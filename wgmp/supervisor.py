@@ -23,7 +23,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from wgmp import memory, netlink, offload, tun, udp
+from wgmp import logs, memory, netlink, offload, tun, udp
 from wgmp.child import Child, spawn
 from wgmp.device import Device
 from wgmp.errors import RoleError, WgmpError
@@ -31,6 +31,7 @@ from wgmp.eventhub import EventHub, ReplayWatch, changes_in
 from wgmp.events import ConfigurationChanged, RoleRestarted
 from wgmp.fabric import Fabric
 from wgmp.linkwatch import LinkWatch
+from wgmp.logs import LogLevel
 from wgmp.orders import (
     MAX_MESSAGE_BYTES,
     Failed,
@@ -38,6 +39,7 @@ from wgmp.orders import (
     Order,
     Ready,
     Report,
+    SetLogLevel,
     SetPeer,
     SetSockets,
     decode_report,
@@ -55,7 +57,10 @@ log = logging.getLogger("wgmp")
 _BOOT_LIMIT_S = 20.0
 _STOP_LIMIT_S = 2.0
 _SOCKET_CHECK_S = 0.5
-_REPLAY_CHECK_S = 1.0
+_TICK_S = 1.0
+
+# Later than this by so much, the loop was busy with something.
+_LATE_S = 0.5
 
 # A change of this size leaves megabytes behind.
 _MANY_ORDERS = 1000
@@ -142,7 +147,7 @@ class Supervisor:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, self.stop)
             self._link_watch.start(loop)
-            self._watch_replays()
+            self._tick(loop.time())
             for row in self.topology.processes:
                 self._spawn(row)
             await self._wait_until_ready()
@@ -169,11 +174,17 @@ class Supervisor:
         self._stopping.set()
         self._all_ready.set()
 
+    def set_log_level(self, level: LogLevel) -> None:
+        """Let all processes log so much from now on."""
+        logs.set_level(level)
+        self._broadcast([SetLogLevel(level)])
+
     def publish(self) -> None:
         """Send the roles what changed in the device."""
-        orders = self.device.take_orders()
-        self._assign(orders)
-        self._broadcast(orders)
+        with logs.timed("sending orders"):
+            orders = self.device.take_orders()
+            self._assign(orders)
+            self._broadcast(orders)
         change = changes_in(orders)
         if change is not None:
             self.events.publish(change)
@@ -203,10 +214,16 @@ class Supervisor:
                 self._uapi_path = Path(os.devnull)
                 self.stop()
 
-    def _watch_replays(self) -> None:
+    def _tick(self, due: float) -> None:
+        """Do what is done once a second, `due` by the loop's clock."""
         assert self._loop is not None
+        late = self._loop.time() - due
+        if late > _LATE_S:
+            log.info("slow: the supervisor was busy or not let run for %.2f s", late)
         self._replay_watch.look()
-        self._loop.call_later(_REPLAY_CHECK_S, self._watch_replays)
+        logs.report_suppressed()
+        due = self._loop.time() + _TICK_S
+        self._loop.call_at(due, self._tick, due)
 
     def _remove_socket(self) -> None:
         if self._uapi_path.is_socket():
@@ -217,7 +234,8 @@ class Supervisor:
     def _spawn(self, row: ProcessRow) -> None:
         assert self._loop is not None
         devices = Devices(self._tun, self._sockets, self.offloads)
-        child = spawn(row, self.fabric, devices, self._silent)
+        with logs.timed(f"starting {row.name}"):
+            child = spawn(row, self.fabric, devices, self._silent)
         self.children[row.name] = child
         self._loop.add_reader(child.pidfd, self._bury, child)
         self._loop.add_reader(child.control.fileno(), self._take_reports, child)
@@ -308,7 +326,9 @@ class Supervisor:
                 owner = row_of(order.peer) % self.topology.workers
                 self.fabric.peers.set_owner(order.peer, owner)
 
-    def _broadcast(self, orders: list[Order], descriptors: Sequence[int] = ()) -> None:
+    def _broadcast(
+        self, orders: Sequence[Order | SetLogLevel], descriptors: Sequence[int] = ()
+    ) -> None:
         # Encoded once: with thousands of peers it is megabytes.
         messages = encode_orders(orders)
         for child in self.children.values():

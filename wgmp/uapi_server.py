@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from wgmp import logs
 from wgmp.device import Device
 from wgmp.errors import SocketError
 from wgmp.uapi import StatusSource, answer_get, answer_set, reply
@@ -229,8 +230,9 @@ class _Connection(asyncio.Protocol):
             return False
         body = bytes(self._buffer[_OPERATION_BYTES:end])
         self._drop(end + len(_END))
-        answer = answer_set(self._server.device, body)
-        self._server.changed()
+        with logs.timed("a set request"):
+            answer = answer_set(self._server.device, body)
+            self._server.changed()
         self._write(answer)
         return True
 
@@ -240,7 +242,8 @@ class _Connection(asyncio.Protocol):
         if self._buffer[_OPERATION_BYTES] != ord("\n"):
             return self._close(reply(errno.EINVAL))
         self._drop(_OPERATION_BYTES + 1)
-        self._write(answer_get(self._server.device, self._server.status))
+        with logs.timed("a get request"):
+            self._write(answer_get(self._server.device, self._server.status))
         return True
 
     def _close(self, last_words: bytes = b"") -> bool:
