@@ -30,3 +30,14 @@ def test_every_drop_reason_has_a_word_of_its_own() -> None:
         counters.drop(reason, reason + 1)
     assert counters.drops() == {reason.name.lower(): reason + 1 for reason in DropReason}
     assert not any(counters.figures().values())
+
+
+def test_a_worker_counts_its_way_in_apart_and_a_reader_sees_both() -> None:
+    counters = Counters(create_counters(2), 1)
+    counters.add(Counter.PACKETS_IN, 3)
+    counters.inward.add(Counter.PACKETS_IN, 4)
+    counters.inward.drop(DropReason.BAD_TAG)
+    assert counters.value(Counter.PACKETS_IN) == 7
+    assert counters.outward.value(Counter.PACKETS_IN) == 3
+    assert counters.outward.drops() == {}
+    assert counters.drops() == {"bad_tag": 1}

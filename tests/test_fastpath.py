@@ -129,8 +129,9 @@ def test_super_packet_is_sealed_as_its_segments(
     header = header_for(whole, size)
     fast, slow = keypairs()[0], keypairs()[0]
     packet = memoryview(header.pack() + whole.build())
-    assert reference.seal(fast, [packet], OUTLET.stream, MTU) == Sealed(1)
-    assert OUTLET.packets() == [slow.seal(each, MTU) for each in cut(header, whole.build())]
+    segments = cut(header, whole.build())
+    assert reference.seal(fast, [packet], OUTLET.stream, MTU) == Sealed(1, len(segments) - 1)
+    assert OUTLET.packets() == [slow.seal(each, MTU) for each in segments]
 
 
 def test_seal_stops_where_the_counter_ends() -> None:

@@ -13,7 +13,7 @@
 | 12, 13 | greatest TAI64N timestamp received | the owning worker |
 
 The row outlives the worker, so its successor knows where the peer was last seen and which
-initiations are replays.
+initiations are replays. Drops by peer are in memory of their own (peerdrops.py).
 
 **Index table**, one word per entry: receiver index in the low half, row + 1 in the high half,
 0 when free. An index's entry is its low bits, so the UDP reader finds the owner of a datagram
@@ -28,7 +28,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from wgmp.orders import row_of
-from wgmp.protocol.outcome import Endpoint
+from wgmp.peerdrops import PeerDrops
+from wgmp.protocol.outcome import DropReason, Endpoint
 from wgmp.record import ENDPOINT_BYTES, pack_endpoint, unpack_endpoint
 from wgmp.shm import WORD_BYTES, Segment
 
@@ -62,6 +63,7 @@ class PeerTable:
     def __init__(self) -> None:
         self._segment = Segment("peers", ROWS * ROW_WORDS * WORD_BYTES)
         self._words = self._segment.words
+        self._drops = PeerDrops(ROWS)
 
     def set_owner(self, peer: int, worker: int) -> None:
         """Supervisor: let `worker` own the peer from now on."""
@@ -73,25 +75,30 @@ class PeerTable:
 
     def row(self, peer: int) -> PeerRow:
         """Return the peer's row, for its owning worker."""
-        return PeerRow(self._segment, peer)
+        return PeerRow(self._segment, self._drops, peer)
 
     def figures(self, peer: int) -> PeerFigures:
         """Return what the row says; zeros when its tenant is another peer (or none yet)."""
         row = self.row(peer)
         return row.figures() if row.is_tenant() else PeerFigures(None, 0, 0, 0)
 
+    def drops(self, peer: int) -> dict[str, int]:
+        """Return the peer's drops that happened, by the reason's lower-case name."""
+        return self._drops.by_reason(row_of(peer)) if self.row(peer).is_tenant() else {}
+
 
 class PeerRow:
     """One peer's row. `adopt` makes the peer its tenant; only then may it be written."""
 
     # Offsets into the whole table: a view of its own for each of thousands of rows costs memory.
-    __slots__ = ("_bytes", "_peer", "_start", "_words")
+    __slots__ = ("_bytes", "_drops", "_peer", "_start", "_words")
 
-    def __init__(self, segment: Segment, peer: int) -> None:
+    def __init__(self, segment: Segment, drops: PeerDrops, peer: int) -> None:
         self._words = segment.words
         self._bytes = segment.bytes
         self._start = row_of(peer) * ROW_WORDS
         self._peer = peer
+        self._drops = drops
 
     def is_tenant(self) -> bool:
         """Return whether the row speaks of this peer."""
@@ -107,6 +114,7 @@ class PeerRow:
         self._words[self._start + _TENANT] = 0
         for word in range(_VERSION, ROW_WORDS):
             self._words[self._start + word] = 0
+        self._drops.clear(row_of(self._peer))
         self._words[self._start + _TENANT] = self._peer + 1
         return False
 
@@ -121,6 +129,10 @@ class PeerRow:
     def add_sent(self, count: int) -> None:
         """Owner: count bytes sent."""
         self._words[self._start + _TX] += count
+
+    def drop(self, reason: DropReason, count: int) -> None:
+        """Owner: count drops of what came from the peer, or was for it."""
+        self._drops.add(row_of(self._peer), reason, count)
 
     def set_last_handshake(self, unix_ns: int) -> None:
         """Owner: a handshake completed."""

@@ -19,6 +19,7 @@ from wgmp import __version__
 from wgmp.addresses import format_endpoint, format_prefix
 from wgmp.counters import Counter
 from wgmp.keys import to_base64
+from wgmp.observe.balance import Stage, books
 from wgmp.offload import Offloads
 from wgmp.orders import row_of
 
@@ -73,7 +74,8 @@ class WorkerFigures(msgspec.Struct):
 
 
 class PeerFigures(msgspec.Struct):
-    """One peer. `handshake_age_s`: None before the first; `endpoint`: "" when not known."""
+    """One peer. `handshake_age_s`: None before the first; `endpoint`: "" when not known; `drops`:
+    those that its worker counted, by reason."""
 
     public_key: str
     endpoint: str
@@ -82,10 +84,12 @@ class PeerFigures(msgspec.Struct):
     rx_bytes: int
     tx_bytes: int
     worker: str
+    drops: dict[str, int]
 
 
 class Snapshot(msgspec.Struct):
-    """Everything at one moment. `drops`: the sum over all roles, by reason."""
+    """Everything at one moment. `stages`: the books of each; `drops`: the sum over all roles, by
+    reason."""
 
     interface: str
     version: str
@@ -98,6 +102,7 @@ class Snapshot(msgspec.Struct):
     processes: list[ProcessFigures]
     rings: list[RingFigures]
     roles: list[RoleFigures]
+    stages: list[Stage]
     workers: list[WorkerFigures]
     peers: list[PeerFigures]
     drops: dict[str, int]
@@ -138,6 +143,7 @@ def collect(supervisor: Supervisor) -> Snapshot:
         processes=processes,
         rings=[RingFigures(**figures) for figures in fabric.ring_figures()],
         roles=roles,
+        stages=books(fabric.counters),
         workers=workers,
         peers=[_peer(supervisor, entry, now_ns) for entry in device.peers.values()],
         drops=dict(drops),
@@ -165,6 +171,7 @@ def _peer(supervisor: Supervisor, entry: PeerEntry, now_ns: int) -> PeerFigures:
         rx_bytes=figures.rx_bytes,
         tx_bytes=figures.tx_bytes,
         worker=f"worker{peers.owner(row_of(entry.peer))}",
+        drops=peers.drops(entry.peer),
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wgmp.counters import Counter, Counters
+from wgmp.counters import Block, Counter
 from wgmp.protocol.outcome import DropReason, Endpoint
 from wgmp.record import Kind, Record
 from wgmp.ring import RingWriter
@@ -38,7 +38,7 @@ class RecordStream:
 
     __slots__ = ("_counters", "_record", "_ring", "label", "sent_bytes", "sent_packets")
 
-    def __init__(self, ring: RingWriter, counters: Counters) -> None:
+    def __init__(self, ring: RingWriter, counters: Block) -> None:
         self._ring = ring
         self._counters = counters
         self._record: Record | None = None

@@ -44,6 +44,17 @@ def test_garbage_is_counted_by_reason_and_does_no_harm(tunnel: MakeTunnel, topol
     assert gateway.role_pids() == processes, "no role has died"
     (known,) = gateway.peers().values()
     assert known.endpoint == peer.endpoint(4), "a replay does not move the endpoint"
+    (figures,) = gateway.stats()["peers"]
+    assert figures["drops"] == {reason: owed[reason] for reason in ("bad_tag", "replayed")}
+    wait_for(lambda: pings.poll() is not None or not pings.terminate(), 5, "the pings end")
+    wait_for(lambda: _balances(gateway), 10, f"the books balance: {gateway.stats()['stages']}")
+
+
+def _balances(gateway: Gateway) -> bool:
+    """Every packet that any stage ever took is accounted for."""
+    stages = gateway.stats()["stages"]
+    assert sum(stage["packets_in"] for stage in stages) > 5_000
+    return not any(stage["unexplained"] for stage in stages)
 
 
 def _handshake(gateway: Gateway) -> int:

@@ -26,6 +26,7 @@ from wgmp.ring import RingWriter
 from wgmp.role import Devices
 from wgmp.roles import tun_reader
 from wgmp.roles.tun_writer import TunWriter
+from wgmp.roles.worker import Worker
 
 # --- from outside ---
 from wgmp.tun import TunQueue
@@ -289,6 +290,12 @@ def _link_down(rig: Rig) -> None:
     rig.send(packet())
 
 
+def _worker_died(rig: Rig) -> None:
+    rig.add_peer(endpoint=HERE)
+    rig.send(packet())
+    rig.worker = Worker(rig.fabric.context("worker0", DEVICES))
+
+
 def _congestion_not_ect(rig: Rig) -> None:
     session = rig.connect(rig.add_peer())
     datagram = session.seal(packet(INNER, GATEWAY_INNER, 32))
@@ -307,6 +314,7 @@ IN_A_ROLE: dict[DropReason, Callable[[Rig], None]] = {
     DropReason.PEER_REMOVED: _peer_removed_meanwhile,
     DropReason.LINK_DOWN: _link_down,
     DropReason.CONGESTION_NOT_ECT: _congestion_not_ect,
+    DropReason.WORKER_DIED: _worker_died,
 }
 
 

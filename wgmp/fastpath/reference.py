@@ -52,10 +52,12 @@ _scratch_view: Final = _scratch.data
 class Sealed:
     """What `seal` did: packets it dealt with, from the first on, and the drops among them.
 
-    Packets behind those found the keypair's counter at its end: they need another session.
+    Packets behind those found the keypair's counter at its end: they need another session. `cut`:
+    packets that super-packets were cut into, less the super-packets.
     """
 
     packets: int = 0
+    cut: int = 0
     drops: Tally[DropReason] = field(default_factory=Tally)
 
 
@@ -78,6 +80,7 @@ def seal(keypair: Keypair, packets: Sequence[memoryview], out: RecordStream, mtu
         elif keypair.send_counter + count > REJECT_AFTER_MESSAGES:
             break
         elif isinstance(plain, Segments):
+            result.cut += count - 1
             result.drops[DropReason.RING_FULL] += _seal_rows(keypair, plain, out, mtu)
         else:
             result.drops[DropReason.RING_FULL] += _seal_packet(keypair, plain, out, mtu)
@@ -220,12 +223,14 @@ def trains(record: Record) -> Iterator[Train]:
 class Opened:
     """What `open_trains` found: authenticated, unseen datagrams by sort, and the drops.
 
-    `received_bytes`: outer bytes of every authenticated, unseen datagram.
+    `received_bytes`: outer bytes of every authenticated, unseen datagram. `joined`: packets that
+    super-packets were made of, less the super-packets.
     """
 
     data: int = 0
     keepalives: int = 0
     received_bytes: int = 0
+    joined: int = 0
     drops: Tally[DropReason] = field(default_factory=Tally)
 
 
@@ -265,6 +270,7 @@ def open_trains(
             sink.add(offset + first * plain, last - first, plain)
         offset += plain * train.count
     sink.flush()
+    result.joined = sink.joined
     return result
 
 

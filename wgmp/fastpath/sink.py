@@ -32,7 +32,8 @@ class PacketSink:
 
     `memory`: where the packets lie. `is_allowed_source`: whether an inner source address
     routes to the sending peer. `congestion`: the outer ECN field of all of them. `drops` is
-    counted into. `coalesce`: protocols (TCP, UDP) of which super-packets may be made.
+    counted into. `coalesce`: protocols (TCP, UDP) of which super-packets may be made; `joined`:
+    packets in those that were, less the super-packets.
     """
 
     __slots__ = (
@@ -44,6 +45,7 @@ class PacketSink:
         "_out",
         "_pending",
         "_view",
+        "joined",
     )
 
     def __init__(
@@ -64,6 +66,7 @@ class PacketSink:
         # A mark may change each packet's header, and with it what may be put together.
         self._coalesce = coalesce if self._congestion == ecn.NOT_ECT else frozenset[int]()
         self._pending: tuple[Rows, Shape] | None = None
+        self.joined = 0
 
     def add(self, start: int, count: int, length: int) -> None:
         """Take `count` packets of one padded `length`, which lie in the memory from `start` on.
@@ -140,6 +143,7 @@ class PacketSink:
         target.reshape(count, length - shape.end)[:] = rows[:, shape.end :]
         payload[at + body : at + body + len(rest)] = rest
         record.commit(size)
+        self.joined += packets - 1
 
     def _write_each(self, start: int, count: int, length: int) -> None:
         view = self._view

@@ -59,6 +59,7 @@ class DropReason(IntEnum):
     PACKET_TOO_BIG = 33
     LINK_DOWN = 34
     CONGESTION_NOT_ECT = 35  # outer CE over an inner packet that is not ECN-capable (RFC 6040)
+    WORKER_DIED = 36  # it was staged by a worker that has been replaced
 
 
 class Endpoint(NamedTuple):

@@ -84,6 +84,7 @@ class Admission(Role):
         """Look at some records of handshake messages."""
         if self._queue.waiting() > self._queue.slots * UNDER_LOAD_FRACTION:
             self._loaded_until = now + UNDER_LOAD_HOLD
+            self.counters.store(Counter.LOADED_UNTIL, int(self._loaded_until * 1e9))
         if self._loaded != (now < self._loaded_until):
             self._loaded = not self._loaded
             self.emit(UnderLoad(on=self._loaded))
@@ -163,13 +164,13 @@ class Admission(Role):
         self.emit(HandshakeFailed(reason=reason.name.lower(), peer=peer, endpoint=where))
 
     def _send_cookie(self, reply: bytes, endpoint: Endpoint) -> None:
+        self.counters.add(Counter.COOKIES_SENT)
         record = self._udp_writer.reserve()
         if record is None:
             self.counters.drop(DropReason.RING_FULL)
             return
         self._fill(record, Kind.DATAGRAMS, 0, reply, endpoint, HANDSHAKE)
         self._udp_writer.publish()
-        self.counters.add(Counter.COOKIES_SENT)
 
     def _fill(
         self,

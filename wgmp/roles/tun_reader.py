@@ -155,6 +155,5 @@ class TunReader(Role):
         try:
             self._tun.write(virtio.PLAIN + error)
         except OSError:
-            self.counters.drop(DropReason.WRITE_FAILED)
-        else:
-            self.counters.add(Counter.ICMP_ERRORS)
+            return  # the packet it is about has been counted as a drop
+        self.counters.add(Counter.ICMP_ERRORS)

@@ -64,6 +64,7 @@ class UdpWriter(Role):
         """Send a record's datagrams from the first unsent one on; stop where it must wait."""
         endpoint = record.endpoint()
         if endpoint is None:
+            self._count_in(record)
             self.counters.drop(DropReason.NO_ENDPOINT, record.count)
             return
         traffic_class = HANDSHAKE_TRAFFIC_CLASS if record.flags & HANDSHAKE else record.ecn
@@ -77,9 +78,7 @@ class UdpWriter(Role):
                 if self._blocked is not None:
                     return
         self._sent = 0
-        self.counters.add(Counter.RECORDS_IN)
-        self.counters.add(Counter.PACKETS_IN, record.count)
-        self.counters.add(Counter.BYTES_IN, record.used)
+        self._count_in(record)
 
     def _send_train(
         self, train: memoryview, length: int, count: int, endpoint: Endpoint, traffic_class: int
@@ -112,6 +111,11 @@ class UdpWriter(Role):
             return
         if self._blocked is None:
             self._count(1, len(datagram))
+
+    def _count_in(self, record: Record) -> None:
+        self.counters.add(Counter.RECORDS_IN)
+        self.counters.add(Counter.PACKETS_IN, record.count)
+        self.counters.add(Counter.BYTES_IN, record.used)
 
     def _count(self, datagrams: int, length: int) -> None:
         self._sent += datagrams

@@ -41,7 +41,7 @@ class Worker(Role):
     def __init__(self, context: RoleContext) -> None:
         super().__init__(context)
         udp = RecordStream(context.outputs["udp_writer"], self.counters)
-        tun = RecordStream(context.outputs["tun_writer"], self.counters)
+        tun = RecordStream(context.outputs["tun_writer"], self.counters.inward)
         number, peers = context.number, context.peers
         indices = Indices(context.indices, peers, number, context.workers)
         self._actions = Actions(self.counters, udp, tun, lambda event: self.emit(event))
@@ -51,6 +51,9 @@ class Worker(Role):
         shared = self.configuration, indices, self._actions
         self._transport = Transport(*shared, context.devices.offloads)
         self._handshakes = Handshakes(*shared)
+        # What a predecessor had staged died with it.
+        self.counters.drop(DropReason.WORKER_DIED, self.counters.value(Counter.STAGED))
+        self.counters.store(Counter.STAGED, 0)
 
     def obey(self, order: Order, now: float, sockets: list[socket.socket]) -> None:
         """Change peers, routes or the device's key, without touching what did not change."""
@@ -76,9 +79,10 @@ class Worker(Role):
         return self.has_input()
 
     def _serve(self, record: Record, now: float) -> None:
-        self.counters.add(Counter.RECORDS_IN)
-        self.counters.add(Counter.PACKETS_IN, record.count)
-        self.counters.add(Counter.BYTES_IN, record.used)
+        counters = self.counters if record.kind == Kind.PACKETS else self.counters.inward
+        counters.add(Counter.RECORDS_IN)
+        counters.add(Counter.PACKETS_IN, record.count)
+        counters.add(Counter.BYTES_IN, record.used)
         match record.kind:
             case Kind.PACKETS:
                 self._transport.seal(record, now)
@@ -90,7 +94,7 @@ class Worker(Role):
             case Kind.HANDSHAKE_MESSAGES:
                 self._handshakes.consume(record, now)
             case _:
-                self.counters.drop(DropReason.RING_CORRUPT)
+                counters.drop(DropReason.RING_CORRUPT, record.count)
 
     def _serve_timer(self, now: float) -> bool:
         """Act on the earliest entry of the schedule; return whether it was due."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections import Counter as Tally
 from collections.abc import Callable
 from typing import assert_never
 
@@ -106,9 +105,11 @@ class Actions:
                 case WritePacket(packet):
                     self.write(tenant, packet)
                 case Drop(reason, count):
-                    self.counters.drop(reason, count)
-                    if reason in _FAILURES:
+                    if reason is DropReason.BAD_STATIC:
+                        # An initiation that cannot be made is one that was dropped.
+                        self.counters.add(Counter.HANDSHAKES_BEGUN)
                         self._tell_failure(tenant, reason)
+                    self.drop(tenant, reason, count)
                 case HandshakeCompleted(initiator):
                     self.counters.add(Counter.HANDSHAKES_COMPLETED)
                     tenant.row.set_last_handshake(time.time_ns())
@@ -126,18 +127,33 @@ class Actions:
         if before is not None:
             where = _text(tenant.endpoint)
             self._emit(events.PeerRoamed(peer=_key(tenant), before=_text(before), endpoint=where))
+        self._count_staged(tenant)
         self.schedule.enter(tenant)
 
     def write(self, tenant: Tenant, packet: bytes) -> None:
         """Write one plain IP packet to the TUN."""
         self.tun.start(Label(Kind.PACKETS, tenant.peer.peer))
-        self.tun.append(virtio.PLAIN + packet, [virtio.SIZE + len(packet)])
+        if not self.tun.append(virtio.PLAIN + packet, [virtio.SIZE + len(packet)]):
+            tenant.row.drop(DropReason.RING_FULL, 1)
         self.tun.flush()
 
-    def drop_all(self, drops: Tally[DropReason]) -> None:
-        """Count drops of several reasons."""
-        for reason, count in drops.items():
-            self.counters.drop(reason, count)
+    def drop(self, tenant: Tenant, reason: DropReason, count: int = 1) -> None:
+        """Count packets that do not go out to their peer."""
+        self.counters.drop(reason, count)
+        tenant.row.drop(reason, count)
+
+    def drop_inward(self, tenant: Tenant, reason: DropReason, count: int = 1) -> None:
+        """Count datagrams of a peer, or packets out of them, that do not come in."""
+        self.counters.inward.drop(reason, count)
+        tenant.row.drop(reason, count)
+        if reason in _FAILURES:
+            self._tell_failure(tenant, reason)
+
+    def _count_staged(self, tenant: Tenant) -> None:
+        staged = tenant.peer.staged
+        if staged != tenant.staged:
+            self.counters.add(Counter.STAGED, staged - tenant.staged)
+            tenant.staged = staged
 
     def _tell_failure(self, tenant: Tenant, reason: DropReason) -> None:
         where = _text(tenant.peer.endpoint)
@@ -157,7 +173,8 @@ class Actions:
                     self.counters.add(Counter.KEEPALIVES_SENT)
         flags = HANDSHAKE if outcome.handshake else 0
         self.udp.start(Label(Kind.DATAGRAMS, tenant.peer.peer, flags, outcome.endpoint))
-        self.udp.append(outcome.datagram, [len(outcome.datagram)])
+        if not self.udp.append(outcome.datagram, [len(outcome.datagram)]):
+            tenant.row.drop(DropReason.RING_FULL, 1)
         self.udp.flush()
         tenant.row.add_sent(self.udp.sent_bytes)
 

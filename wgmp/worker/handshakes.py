@@ -8,6 +8,7 @@ response, cookie reply  -> the peer of its receiver index -> session, or better 
 
 from __future__ import annotations
 
+from wgmp.counters import Counter
 from wgmp.protocol import messages, noise
 from wgmp.protocol.messages import MessageType
 from wgmp.protocol.outcome import Drop, DropReason, Endpoint, Outcome
@@ -25,25 +26,24 @@ class Handshakes:
         self._configuration = configuration
         self._indices = indices
         self._actions = actions
-        self._counters = actions.counters
+        self._counters = actions.counters.inward
 
     def answer_initiation(self, record: Record, now: float) -> None:
         """Let its peer answer an initiation, which admission found to be the peer's."""
         tenant = self._configuration.find(record.peer)
         endpoint = record.endpoint()
         if tenant is None or endpoint is None:
-            self._counters.drop(DropReason.PEER_REMOVED)
+            self._counters.drop(DropReason.PEER_REMOVED, record.count)
             return
         if not self._configuration.up:
-            self._counters.drop(DropReason.LINK_DOWN)
+            self._actions.drop_inward(tenant, DropReason.LINK_DOWN, record.count)
             return
         opened = noise.OpenedInitiation.unpack(b"".join(record.packets()))
-        if isinstance(opened, DropReason):
-            self._counters.drop(DropReason.RING_CORRUPT)
+        if record.count != 1 or isinstance(opened, DropReason):
+            self._counters.drop(DropReason.RING_CORRUPT, record.count)
             return
         outcomes = tenant.peer.consume_initiation(opened, endpoint, now)
-        _count_received(tenant, outcomes, messages.Initiation.SIZE)
-        self._actions.act(tenant, outcomes)
+        self._take(tenant, outcomes, messages.Initiation.SIZE)
 
     def consume(self, record: Record, now: float) -> None:
         """Let the peers of their receiver indices consume responses and cookie replies."""
@@ -63,13 +63,21 @@ class Handshakes:
             return
         if kind is MessageType.RESPONSE:
             outcomes = tenant.peer.consume_response(datagram, endpoint, now)
-            _count_received(tenant, outcomes, len(datagram))
-        else:
-            outcomes = tenant.peer.consume_cookie_reply(datagram, now)
-        self._actions.act(tenant, outcomes)
+            self._take(tenant, outcomes, len(datagram))
+            return
+        outcomes = tenant.peer.consume_cookie_reply(datagram, now)
+        # It does not count as received, as with the kernel (receive.c).
+        if self._take(tenant, outcomes, 0):
+            self._counters.add(Counter.COOKIES_TAKEN)
 
-
-def _count_received(tenant: Tenant, outcomes: list[Outcome], length: int) -> None:
-    """Count a handshake message as received, as `wg` shows it, if it was not dropped."""
-    if not any(isinstance(outcome, Drop) for outcome in outcomes):
-        tenant.row.add_received(length)
+    def _take(self, tenant: Tenant, outcomes: list[Outcome], length: int) -> bool:
+        """Do what a handshake message of `length` bytes leads to; return whether it was taken."""
+        match outcomes:
+            case [Drop(reason, count)]:
+                self._actions.drop_inward(tenant, reason, count)
+                return False
+            case _:
+                self._counters.add(Counter.MESSAGES_TAKEN)
+                tenant.row.add_received(length)
+                self._actions.act(tenant, outcomes)
+                return True

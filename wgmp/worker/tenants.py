@@ -21,12 +21,13 @@ from wgmp.protocol.peer import Peer
 class Tenant:
     """A peer with its place in the worker's schedule, and what its row in `table` says of it."""
 
-    __slots__ = ("_table", "endpoint", "peer", "scheduled", "timestamp")
+    __slots__ = ("_table", "endpoint", "peer", "scheduled", "staged", "timestamp")
 
     def __init__(self, peer: Peer, table: PeerTable) -> None:
         self.peer = peer
         self._table = table
         self.scheduled: float | None = None
+        self.staged = 0  # of its packets, as many are counted as waiting
         self.endpoint: Endpoint | None = None
         self.timestamp = peer.greatest_timestamp
 

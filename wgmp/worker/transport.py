@@ -35,6 +35,7 @@ class Transport:
         self._indices = indices
         self._actions = actions
         self._counters = actions.counters
+        self._inward = actions.counters.inward
         self._udp = actions.udp
         self._tun = actions.tun
         self._coalesce = frozenset(
@@ -50,7 +51,7 @@ class Transport:
         """Seal a record of packets for its peer, or stage them."""
         tenant = self._configuration.find(record.peer)
         if record.shortest() < virtio.SIZE:
-            self._counters.drop(DropReason.RING_CORRUPT)
+            self._counters.drop(DropReason.RING_CORRUPT, record.count)
             return
         if tenant is None:
             self._counters.drop(DropReason.PEER_REMOVED, record.count)
@@ -66,7 +67,9 @@ class Transport:
             out.start(Label(Kind.DATAGRAMS, record.peer, ecn_flags(record.ecn), peer.endpoint))
             sealed = reference.seal(keypair, packets, out, self._configuration.mtu)
             out.flush()
-            self._actions.drop_all(sealed.drops)
+            self._counters.add(Counter.CUT, sealed.cut)
+            for reason, count in sealed.drops.items():
+                self._actions.drop(tenant, reason, count)
             tenant.row.add_sent(out.sent_bytes)
             self._counters.add(Counter.SEALED, out.sent_packets)
             self._actions.act(tenant, peer.packets_sent(keypair, out.sent_packets, now))
@@ -78,22 +81,23 @@ class Transport:
         """Let the peer keep a packet, or the segments of a super-packet, for a session to come."""
         plain = reference.plain_packets(packet)
         if isinstance(plain, DropReason):
-            self._counters.drop(plain)
+            self._actions.drop(tenant, plain)
             return
+        self._counters.add(Counter.CUT, len(plain) - 1)
         for each in plain:
             self._actions.act(tenant, tenant.peer.stage(each, now))
 
     def _refuse(self, tenant: Tenant, packets: list[memoryview], now: float) -> None:
         """Drop packets that cannot be sent; answer those of a peer whose endpoint is not known."""
         if not self._configuration.up:
-            self._counters.drop(DropReason.LINK_DOWN, len(packets))
+            self._actions.drop(tenant, DropReason.LINK_DOWN, len(packets))
             return
-        self._counters.drop(DropReason.NO_ENDPOINT, len(packets))
+        self._actions.drop(tenant, DropReason.NO_ENDPOINT, len(packets))
         for packet in packets:
             error = self._unreachable.unreachable(packet[virtio.SIZE :], now)
             if error is not None:
+                self._inward.add(Counter.ICMP_ERRORS)
                 self._actions.write(tenant, error)
-                self._counters.add(Counter.ICMP_ERRORS)
 
     # --- in ---
 
@@ -101,7 +105,7 @@ class Transport:
         """Open a record of datagrams: usually of one receiver index, possibly of several."""
         endpoint = record.endpoint()
         if endpoint is None or record.shortest() < KEEPALIVE_BYTES:
-            self._counters.drop(DropReason.RING_CORRUPT)
+            self._inward.drop(DropReason.RING_CORRUPT, record.count)
             return
         for index, trains in groupby(reference.trains(record), lambda train: train.index):
             self._open_session(index, list(trains), record, endpoint, now)
@@ -120,10 +124,10 @@ class Transport:
         keypair = None if tenant is None else tenant.peer.keypair(index)
         count = sum(train.count for train in trains)
         if tenant is None or keypair is None:
-            self._counters.drop(DropReason.UNKNOWN_INDEX, count)
+            self._inward.drop(DropReason.UNKNOWN_INDEX, count)
             return
         if keypair.expired(now):
-            self._counters.drop(DropReason.KEYPAIR_EXPIRED, count)
+            self._actions.drop_inward(tenant, DropReason.KEYPAIR_EXPIRED, count)
             return
         owner = self._configuration.sources.owner
         self._tun.start(Label(Kind.PACKETS, peer))
@@ -137,12 +141,14 @@ class Transport:
             coalesce=self._coalesce,
         )
         self._tun.flush()
-        self._actions.drop_all(opened.drops)
+        self._inward.add(Counter.JOINED, opened.joined)
+        for reason, dropped in opened.drops.items():
+            self._actions.drop_inward(tenant, reason, dropped)
         authenticated = opened.data + opened.keepalives
         if authenticated:
             tenant.row.add_received(opened.received_bytes)
-            self._counters.add(Counter.OPENED, authenticated)
-            self._counters.add(Counter.KEEPALIVES_RECEIVED, opened.keepalives)
+            self._inward.add(Counter.OPENED, authenticated)
+            self._inward.add(Counter.KEEPALIVES_RECEIVED, opened.keepalives)
             outcomes = tenant.peer.datagrams_received(
                 keypair, endpoint, opened.data, opened.keepalives, now
             )
