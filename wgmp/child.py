@@ -7,7 +7,6 @@ supervisor (PR_SET_PDEATHSIG), so that a supervisor killed outright leaves no or
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
 import os
@@ -17,16 +16,17 @@ import sys
 from collections import deque
 from collections.abc import Iterable
 
-from wgmp import logs, process
+from wgmp import logs, process, sandbox
 from wgmp.fabric import Fabric
 from wgmp.role import Devices, Role
 from wgmp.roles import build_role
+from wgmp.sandbox import OFF, Sandbox
+from wgmp.syscalls import PR_SET_PDEATHSIG, prctl
 from wgmp.topology import ProcessRow
 
 log = logging.getLogger("wgmp")
 
 # linux/prctl.h
-_PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 
 _CONTROL_BUFFER_BYTES = 4 << 20
@@ -94,10 +94,13 @@ class Child:
         return f"was killed by {signal.Signals(result.si_status).name}"
 
 
-def spawn(row: ProcessRow, fabric: Fabric, devices: Devices, silent: bool = False) -> Child:
+def spawn(
+    row: ProcessRow, fabric: Fabric, devices: Devices, silent: bool = False, limits: Sandbox = OFF
+) -> Child:
     """Fork the process of `row`; it reports on its control socket. Raises OSError.
 
     `silent`: it prints nothing, for whoever started the daemon may wait for its output's end.
+    `limits`: what it gives up before its loop begins.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     try:
@@ -122,11 +125,13 @@ def spawn(row: ProcessRow, fabric: Fabric, devices: Devices, silent: bool = Fals
         _set_name(f"wgmp:{row.name}")
         logs.name_process(row.name)
         bells = [bell.descriptor for bell in fabric.doorbells.values()]
-        outside = [devices.tun.descriptor, *(sock.fileno() for sock in devices.sockets)]
+        outside = [*devices.tun.descriptors(), *(sock.fileno() for sock in devices.sockets)]
         _close_all_but([theirs.fileno(), *bells, *outside])
 
         def build() -> list[Role]:
-            return [build_role(fabric.context(role, devices)) for role in row.roles]
+            roles = [build_role(fabric.context(role, devices)) for role in row.roles]
+            sandbox.enter(limits)
+            return roles
 
         code = process.run(build, fabric.doorbells[row.name], theirs, devices.sockets)
     finally:
@@ -134,8 +139,7 @@ def spawn(row: ProcessRow, fabric: Fabric, devices: Devices, silent: bool = Fals
 
 
 def _die_with(parent: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)  # it died before the line above
 
@@ -147,7 +151,7 @@ def _close_output() -> None:
 
 
 def _set_name(name: str) -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+    prctl(_PR_SET_NAME, name.encode()[:15])
 
 
 def _close_all_but(kept: list[int]) -> None:

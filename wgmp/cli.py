@@ -35,8 +35,9 @@ def main_wgmpd(arguments: Sequence[str] | None = None) -> int:
     parser = _Parser(
         prog="wgmpd",
         description="Start a WireGuard gateway on a new interface, as wireguard-go does.",
-        epilog="WGMP_WORKERS, WGMP_TOPOLOGY, WGMP_OFFLOAD, WGMP_LOG_FORMAT, LOG_LEVEL, WG_TUN_FD, "
-        "WG_UAPI_FD and WG_PROCESS_FOREGROUND are read from the environment.",
+        epilog="WGMP_WORKERS, WGMP_TOPOLOGY, WGMP_OFFLOAD, WGMP_SANDBOX, WGMP_USER, "
+        "WGMP_LOG_FORMAT, LOG_LEVEL, WG_TUN_FD, WG_UAPI_FD and WG_PROCESS_FOREGROUND are read from "
+        "the environment.",
     )
     parser.add_argument("-f", "--foreground", action="store_true", help="do not detach")
     parser.add_argument("--version", action="version", version=f"wgmp {__version__}")
@@ -65,6 +66,14 @@ def _parser() -> argparse.ArgumentParser:
         "--offload", metavar="auto|off", help="off: one packet per system call, for comparison"
     )
     supervise.add_argument("--log-format", metavar="text|json", help="json: an object per line")
+    supervise.add_argument("--user", metavar="NAME", help="whose the roles become (wgmp, nobody)")
+    supervise.add_argument(
+        "--no-sandbox",
+        dest="sandbox",
+        action="store_const",
+        const="off",
+        help="for debugging: roles keep the supervisor's rights",
+    )
     supervise.add_argument("--foreground", action="store_true", help="do not detach")
     supervise.set_defaults(command=_supervise)
 
@@ -126,6 +135,8 @@ def _supervise(parsed: argparse.Namespace) -> int:
         topology=getattr(parsed, "topology", None),
         offload=getattr(parsed, "offload", None),
         log_format=getattr(parsed, "log_format", None),
+        sandbox=getattr(parsed, "sandbox", None),
+        user=getattr(parsed, "user", None),
         foreground=parsed.foreground,
     )
     logs.set_up(options.log_level, options.log_format, os.environ)

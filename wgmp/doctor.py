@@ -6,6 +6,7 @@
 | CPU | yes | x86-64 (shm.py), its features, cores |
 | TUN device | yes | /dev/net/tun opens |
 | privileges | yes | CAP_NET_ADMIN |
+| sandbox | | what the roles of a gateway would run under |
 | UDP sockets | yes | opened as a gateway does, with the buffers they got |
 | namespaces | | one is made and removed |
 | wg, wg-quick, ip | | found in PATH |
@@ -32,9 +33,10 @@ from pathlib import Path
 
 import msgspec
 
-from wgmp import udp
+from wgmp import sandbox, udp
 from wgmp.errors import CommandError, RingError
 from wgmp.netns import Namespaces
+from wgmp.sandbox import Sandbox
 from wgmp.shm import require_ordered_stores
 from wgmp.superpackets import Finding
 
@@ -85,6 +87,7 @@ def examine(offload: bool) -> Iterator[Check]:
     yield check_cpu(Path("/proc/cpuinfo").read_text(), len(os.sched_getaffinity(0)))
     yield check_tun(TUN_DEVICE)
     yield check_privileges(Path("/proc/self/status").read_text())
+    yield check_sandbox(sandbox.decide(True, ""))
     yield check_sockets()
     yield check_namespaces()
     for tool in _TOOLS:
@@ -177,6 +180,19 @@ def check_privileges(status: str) -> Check:
     good = bool(capabilities >> _CAP_NET_ADMIN & 1)
     detail = "CAP_NET_ADMIN" if good else "no CAP_NET_ADMIN"
     return _check("privileges", good, detail, "run as root or grant CAP_NET_ADMIN", True)
+
+
+def check_sandbox(limits: Sandbox) -> Check:
+    """Judge what roles would run under. A gateway runs with less, and says so in its statistics."""
+    lacks = {
+        "another user": limits.user,
+        "seccomp": limits.seccomp,
+        "landlock": limits.landlock,
+    }
+    missing = [name for name, found in lacks.items() if not found]
+    remedy = "run as root" if not limits.user else "a newer kernel has it"
+    detail = f"{limits}" + (f"; without {', '.join(missing)}" if missing else "")
+    return _check("sandbox", not missing, detail, remedy)
 
 
 def check_sockets() -> Check:

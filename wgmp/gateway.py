@@ -19,7 +19,7 @@ from collections.abc import Callable
 import uvloop
 
 from wgmp import config as quick
-from wgmp import control, tun, uapi_server
+from wgmp import control, sandbox, tun, uapi_server
 from wgmp.errors import CommandError, SocketError, WgmpError
 from wgmp.options import Options
 from wgmp.supervisor import Supervisor
@@ -79,13 +79,20 @@ def _detach(options: Options, config: quick.QuickConfig | None) -> int:
 
 def _run(options: Options, config: quick.QuickConfig | None, ready: Callable[[], None]) -> int:
     topology = choose(options.topology, options.workers, _cores())
+    limits = sandbox.decide(options.sandbox, options.user)
     descriptor = tun.open_tun(options.interface) if options.tun_fd is None else options.tun_fd
     interface = tun.name_of(descriptor)
     os.set_blocking(descriptor, False)
     uapi = _uapi_listener(options.uapi_fd, interface)
     try:
         supervisor = Supervisor(
-            interface, descriptor, uapi, topology, options.offload, not options.foreground
+            interface,
+            descriptor,
+            uapi,
+            topology,
+            options.offload,
+            not options.foreground,
+            limits,
         )
         listener = uapi_server.bind_socket(control.socket_path(interface))
     except OSError as error:
@@ -104,6 +111,8 @@ def _run(options: Options, config: quick.QuickConfig | None, ready: Callable[[],
                 supervisor.publish()
                 _configure_link(interface, config)
             await server.start()
+            if limits.on:
+                sandbox.narrow_supervisor()
             await supervisor.run(ready)
         finally:
             server.stop()

@@ -6,6 +6,8 @@
 | WGMP_TOPOLOGY | --topology | auto, pipeline, compact |
 | WGMP_CONFIG | --config | a file |
 | WGMP_OFFLOAD | --offload | auto, off |
+| WGMP_SANDBOX | --no-sandbox | auto, off |
+| WGMP_USER | --user | a user's name |
 | WG_PROCESS_FOREGROUND | --foreground | 1, 0 |
 | WGMP_LOG_FORMAT | --log-format | text, json |
 | LOG_LEVEL | | verbose or debug, info, error, silent |
@@ -37,8 +39,9 @@ _NOT_IN_NAMES = frozenset(b"/:%\0" + b" \t\n\v\f\r\xa0")
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What to run. `workers`: None leaves it to the number of cores.
 
-    `offload`: use those the kernel has. `tun_fd`, `uapi_fd`: descriptors to use instead of
-    opening, None to open.
+    `offload`: use those the kernel has. `sandbox`: let roles give up what they do not need;
+    `user`: whose they become then, "" for the default (sandbox.py). `tun_fd`, `uapi_fd`:
+    descriptors to use instead of opening, None to open.
     """
 
     interface: str
@@ -46,6 +49,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     workers: int | None = None
     topology: Shape = Shape.AUTO
     offload: bool = True
+    sandbox: bool = True
+    user: str = ""
     foreground: bool = False
     log_level: LogLevel = LogLevel.ERROR
     log_format: LogFormat = LogFormat.TEXT
@@ -62,6 +67,8 @@ def read_options(
     topology: str | None = None,
     offload: str | None = None,
     log_format: str | None = None,
+    sandbox: str | None = None,
+    user: str | None = None,
     foreground: bool = False,
 ) -> Options:
     """Return the options: what the command line gave (not None), else the environment.
@@ -78,7 +85,9 @@ def read_options(
         config=Path(file) if file else None,
         workers=_workers(*choose(workers, "--workers", "WGMP_WORKERS")),
         topology=_topology(*choose(topology, "--topology", "WGMP_TOPOLOGY")),
-        offload=_offload(*choose(offload, "--offload", "WGMP_OFFLOAD")),
+        offload=_switch(*choose(offload, "--offload", "WGMP_OFFLOAD")),
+        sandbox=_switch(*choose(sandbox, "--sandbox", "WGMP_SANDBOX")),
+        user=choose(user, "--user", "WGMP_USER")[1],
         foreground=_flag("WG_PROCESS_FOREGROUND", environment) or foreground,
         log_level=log_level("LOG_LEVEL", environment.get("LOG_LEVEL", "")),
         log_format=_log_format(*choose(log_format, "--log-format", "WGMP_LOG_FORMAT")),
@@ -118,7 +127,7 @@ def _topology(name: str, text: str) -> Shape:
         raise ConfigError(f"{name}: {text!r} is not possible: write {', '.join(Shape)}") from None
 
 
-def _offload(name: str, text: str) -> bool:
+def _switch(name: str, text: str) -> bool:
     if text not in ("", "auto", "off"):
         raise ConfigError(f"{name}: {text!r} is not possible: write auto or off")
     return text != "off"

@@ -99,6 +99,7 @@ class Snapshot(msgspec.Struct):
     fwmark: int
     fastpath: str
     offloads: dict[str, bool]
+    sandbox: str
     processes: list[ProcessFigures]
     rings: list[RingFigures]
     roles: list[RoleFigures]
@@ -140,6 +141,7 @@ def collect(supervisor: Supervisor) -> Snapshot:
         fwmark=device.fwmark,
         fastpath="reference",
         offloads=_offloads(supervisor),
+        sandbox=str(supervisor.sandbox),
         processes=processes,
         rings=[RingFigures(**figures) for figures in fabric.ring_figures()],
         roles=roles,
@@ -196,8 +198,9 @@ def measure(processes: Iterable[ProcessFigures], interval_s: float) -> None:
                 switches = process.num_ctx_switches()
                 figures.context_switches = switches.voluntary + switches.involuntary
                 figures.threads = process.num_threads()
-                memory = process.memory_full_info()
-                figures.rss_bytes, figures.pss_bytes = memory.rss, memory.pss
+                figures.rss_bytes = process.memory_info().rss
+                # Other users' processes show it to CAP_SYS_PTRACE alone.
+                figures.pss_bytes = process.memory_full_info().pss
         except psutil.Error:
             continue
 
@@ -210,9 +213,8 @@ def render(snapshot: Snapshot) -> str:
             f"{snapshot.workers_count} worker(s), {snapshot.fastpath} fast path, "
             f"UDP port {snapshot.listen_port}",
             "offloads: "
-            + ", ".join(
-                f"{name} {'on' if on else 'off'}" for name, on in snapshot.offloads.items()
-            ),
+            + ", ".join(f"{name} {'on' if on else 'off'}" for name, on in snapshot.offloads.items())
+            + f"\nsandbox: {snapshot.sandbox}",
             _table(
                 ["process", "pid", "CPU %", "RSS", "PSS", "switches", "threads", "restarts"],
                 [

@@ -48,7 +48,9 @@ from wgmp.orders import (
 )
 from wgmp.peertable import ROWS
 from wgmp.process import boottime
+from wgmp.rehearsal import rehearse
 from wgmp.role import Devices
+from wgmp.sandbox import OFF, Sandbox
 from wgmp.topology import ProcessRow, Topology
 from wgmp.uapi_server import UapiServer
 
@@ -78,8 +80,8 @@ class Supervisor:
     """One gateway: `interface` on `tun_descriptor` (the supervisor owns it from now on).
 
     `uapi`: the listening socket and its path. `offloads_wanted`: use those the kernel has.
-    `silent`: roles print nothing (a daemon's). Raises SocketError, RingError at once; `run`
-    raises RoleError when a role cannot start or keeps dying.
+    `silent`: roles print nothing (a daemon's). `limits`: what roles run under. Raises SocketError,
+    RingError at once; `run` raises RoleError when a role cannot start or keeps dying.
     """
 
     def __init__(
@@ -90,11 +92,14 @@ class Supervisor:
         topology: Topology,
         offloads_wanted: bool = True,
         silent: bool = False,
+        limits: Sandbox = OFF,
     ) -> None:
         self.interface = interface
+        self.sandbox = limits
         self.pid = os.getpid()
         self._silent = silent
         self.topology = topology
+        rehearse()
         self.fabric = Fabric(topology)
         self.events = EventHub()
         self._replay_watch = ReplayWatch(self.fabric.counters, self.events)
@@ -102,7 +107,11 @@ class Supervisor:
         self.children: dict[str, Child] = {}
         self.restarts: dict[str, int] = {row.name: 0 for row in topology.processes}
         self.offloads = offload.set_up(tun_descriptor, offloads_wanted)
-        self._tun = tun.TunQueue(tun_descriptor, tun.has_virtio_header(tun_descriptor))
+        self._tun = tun.TunQueue(
+            tun_descriptor,
+            tun.has_virtio_header(tun_descriptor),
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
+        )
         self._link_watch = LinkWatch(interface, self._tell_link, self._link_gone)
         self._limit_super_packets()
         self._uapi = uapi
@@ -164,7 +173,7 @@ class Supervisor:
             await self._stop_children()
             for sock in self._sockets:
                 sock.close()
-            os.close(self._tun.descriptor)
+            self._tun.close()
         if self._failure is not None:
             raise self._failure
 
@@ -235,7 +244,7 @@ class Supervisor:
         assert self._loop is not None
         devices = Devices(self._tun, self._sockets, self.offloads)
         with logs.timed(f"starting {row.name}"):
-            child = spawn(row, self.fabric, devices, self._silent)
+            child = spawn(row, self.fabric, devices, self._silent, self.sandbox)
         self.children[row.name] = child
         self._loop.add_reader(child.pidfd, self._bury, child)
         self._loop.add_reader(child.control.fileno(), self._take_reports, child)

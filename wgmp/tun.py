@@ -109,14 +109,28 @@ def _interface_request(descriptor: int) -> bytes:
 class TunQueue:
     """One descriptor of the TUN, non-blocking; it belongs to the supervisor.
 
-    `virtio_header`: whether the kernel's packets have one (`has_virtio_header`).
+    `virtio_header`: whether the kernel's packets have one (`has_virtio_header`). `asking`: any
+    socket, to ask the kernel for the MTU through; a role may not open one.
     """
 
-    __slots__ = ("_virtio", "descriptor")
+    __slots__ = ("_asking", "_virtio", "descriptor")
 
-    def __init__(self, descriptor: int, virtio_header: bool) -> None:
+    def __init__(
+        self, descriptor: int, virtio_header: bool, asking: socket.socket | None = None
+    ) -> None:
         self.descriptor = descriptor
         self._virtio = virtio_header
+        self._asking = asking
+
+    def descriptors(self) -> list[int]:
+        """Return all that a process which uses the queue must keep open."""
+        return [self.descriptor] + ([] if self._asking is None else [self._asking.fileno()])
+
+    def close(self) -> None:
+        """Close all of them; the interface goes with the last copy."""
+        os.close(self.descriptor)
+        if self._asking is not None:
+            self._asking.close()
 
     def read(self, buffers: list[memoryview]) -> int:
         """Read one packet behind its virtio header; return the length of both in bytes.
@@ -135,6 +149,15 @@ class TunQueue:
         """Write one packet behind its virtio header; raises OSError (EIO: the link is down)."""
         os.write(self.descriptor, packet if self._virtio else packet[virtio.SIZE :])
 
+    def current_mtu(self) -> int:
+        """Return the interface's MTU, 0 when the interface is gone or out of reach."""
+        if self._asking is None:
+            return 0
+        try:
+            return _ask_through(self._asking, name_of(self.descriptor), _SIOCGIFMTU)
+        except (OSError, TunDeviceError):
+            return 0
+
 
 def index_of(name: str) -> int:
     """Return the interface's index; raises OSError (ENODEV when it is gone)."""
@@ -144,14 +167,6 @@ def index_of(name: str) -> int:
 def mtu_of(name: str) -> int:
     """Return the interface's MTU in bytes; raises OSError."""
     return _ask(name, _SIOCGIFMTU)
-
-
-def current_mtu(descriptor: int) -> int:
-    """Return the MTU of an open TUN's interface, 0 when it is gone or out of reach."""
-    try:
-        return mtu_of(name_of(descriptor))
-    except (OSError, TunDeviceError):
-        return 0
 
 
 def is_up(name: str) -> bool:
@@ -166,8 +181,12 @@ def set_mtu(name: str, mtu: int) -> None:
 
 
 def _ask(name: str, request: int) -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        reply = fcntl.ioctl(control, request, _IFREQ_INT.pack(name.encode(), 0))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        return _ask_through(asking, name, request)
+
+
+def _ask_through(asking: socket.socket, name: str, request: int) -> int:
+    reply = fcntl.ioctl(asking, request, _IFREQ_INT.pack(name.encode(), 0))
     layout = _IFREQ_FLAGS if request == _SIOCGIFFLAGS else _IFREQ_INT
     value: int = layout.unpack(reply)[1]
     return value

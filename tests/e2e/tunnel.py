@@ -2,7 +2,8 @@
 
 The inner addresses are 10.77.0.1 and fd77::1 on the left, 10.77.0.2 and fd77::2 on the right.
 An implementation is named as in `PROGRAMS`: "wgmpd" is this checkout's, on the topology asked
-for; "wgmpd-short" the same with short timers; "wireguard-go" is Debian's.
+for; "wgmpd-short" the same with short timers, and "wgmpd-curious" with
+roles that try what is forbidden; "wireguard-go" is Debian's.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ WGMPD = str(SCRIPTS / "wgmpd")
 
 PROGRAMS = {
     "wgmpd": (WGMPD,),
+    "wgmpd-curious": (sys.executable, str(Path(__file__).with_name("curious_roles.py"))),
     "wgmpd-short": (sys.executable, str(Path(__file__).with_name("short_timers.py"))),
     "wireguard-go": ("wireguard-go",),
 }

@@ -23,7 +23,7 @@ from wgmp.protocol.outcome import DropReason
 from wgmp.record import Kind, ecn_flags
 from wgmp.role import Role, RoleContext
 from wgmp.stream import Intake, Label, RecordStream
-from wgmp.tun import DEFAULT_MTU, current_mtu
+from wgmp.tun import DEFAULT_MTU
 
 _MAX_READ_BYTES = virtio.SIZE + 65_535
 _CACHE_ENTRIES = 65_536
@@ -141,7 +141,7 @@ class TunReader(Role):
         longest = header.wire_length(body)
         if longest <= self._mtu:
             return False
-        self._mtu = max(self._mtu, current_mtu(self._tun.descriptor))
+        self._mtu = max(self._mtu, self._tun.current_mtu())
         if longest <= self._mtu:
             return False
         self.counters.drop(DropReason.PACKET_TOO_BIG)

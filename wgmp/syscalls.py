@@ -1,0 +1,35 @@
+"""System calls that Python has no function for, through the C library's `prctl` and `syscall`."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Any
+
+# linux/prctl.h
+PR_SET_PDEATHSIG = 1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+def prctl(option: int, *arguments: Any) -> int:
+    """Call prctl(2); numbers go as unsigned longs. Raises OSError."""
+    filled = [*arguments, *(0 for _ in range(4 - len(arguments)))]
+    return _checked(_libc.prctl(option, *map(_word, filled)))
+
+
+def syscall(number: int, *arguments: Any) -> int:
+    """Call the system call of that number; numbers go as unsigned longs. Raises OSError."""
+    return _checked(_libc.syscall(ctypes.c_long(number), *map(_word, arguments)))
+
+
+def _word(argument: Any) -> Any:
+    return ctypes.c_ulong(argument) if isinstance(argument, int) else argument
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
