@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from wgmp.errors import ConfigError
 from wgmp.agent import places, settings_file
 from wgmp.agent.settings import NetworkSettings, PeerSettings, Settings
 from wgmp.agent.values import Address, AllowedIP, DnsEntry, HostPort, PublicKey, TableName
+from wgmp.errors import ConfigError
 
 KEY, OTHER = "A" * 43 + "=", "B" * 42 + "A="
 

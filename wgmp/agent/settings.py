@@ -25,8 +25,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from wgmp.config_grammar import FWMARK_MAX, KEEPALIVE_MAX, MTU_MAX, MTU_MIN
 from wgmp.agent.values import Address, AllowedIP, DnsEntry, HostPort, PublicKey, TableName
+from wgmp.config_grammar import FWMARK_MAX, KEEPALIVE_MAX, MTU_MAX, MTU_MIN
 
 DEFAULT_FILE = Path("/etc/wgmp/agent.toml")
 DEFAULT_SOCKET = Path("/run/wgmp/agent/control.sock")

@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from wgmp.errors import ConfigError
 from wgmp.agent import places
 from wgmp.agent.settings import AgentSettings, NetworkSettings, PeerSettings, Settings
 from wgmp.agent.values import HostPort, decode_value
+from wgmp.errors import ConfigError
 from wgmp.options import check_interface_name
 
 _NETWORK_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
