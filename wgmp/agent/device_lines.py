@@ -48,24 +48,12 @@ def lines(
     return buffer
 
 
-def peer_lines(peer: PeerSettings, secrets: Secrets, endpoint: Endpoint | None) -> bytearray:
-    """Return the lines that add one peer."""
-    buffer = bytearray()
-    _append_peer(buffer, peer, secrets, endpoint)
-    return buffer
-
-
 def endpoint_lines(public_key: str, endpoint: Endpoint) -> bytearray:
     """Return the lines that send to a peer somewhere else, if the gateway still has it."""
     address = format_endpoint(endpoint).encode()
     return bytearray(
         b"public_key=%s\nupdate_only=true\nendpoint=%s\n" % (_hex(public_key), address)
     )
-
-
-def removal_lines(public_key: str) -> bytearray:
-    """Return the lines that remove a peer."""
-    return bytearray(b"public_key=%s\nremove=true\n" % _hex(public_key))
 
 
 def _append_peer(

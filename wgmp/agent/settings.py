@@ -31,7 +31,6 @@ from wgmp.config_grammar import FWMARK_MAX, KEEPALIVE_MAX, MTU_MAX, MTU_MIN
 DEFAULT_FILE = Path("/etc/wgmp/agent.toml")
 DEFAULT_SOCKET = Path("/run/wgmp/agent/control.sock")
 DEFAULT_KEYS = Path("/etc/wgmp/keys")
-DEFAULT_MTU = 1420  # wg-quick's for a way of 1500 bytes: 60 of IPv6 and UDP, 32 of WireGuard's own
 
 _Port = Annotated[int, Meta(ge=0, le=65535)]
 _Mtu = Annotated[int, Meta(ge=MTU_MIN, le=MTU_MAX)]
@@ -44,11 +43,14 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     `keys_directory`: has a directory per network with private.key and public.key.
     `run_hooks`: whether the networks' pre_up and the like are run; they are shell commands.
+    `endpoint_patience_secs`: how long a peer may be silent before its names are resolved again
+    and its next endpoint is tried.
     """
 
     control_socket: str = str(DEFAULT_SOCKET)
     keys_directory: str = str(DEFAULT_KEYS)
     run_hooks: bool = False
+    endpoint_patience_secs: Annotated[float, Meta(ge=1, le=3600)] = 20.0
 
 
 class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -70,6 +72,7 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """One network: an interface with its peers.
 
     `enable_wireguard`: start it with the agent. `interface`: "" for the network's name.
+    `mtu`: bytes; None goes by the routes to the endpoints, as wg-quick does.
     `private_key_path`: None for private.key in the keys directory, made when missing.
     `listen_port`: 0 picks one. `fwmark`: 0 for none, or, where all traffic goes through the
     tunnel, for one that is picked. `table`: as wg-quick's Table. The hooks are shell commands
@@ -78,7 +81,7 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     enable_wireguard: bool = True
     interface: str = ""
-    mtu: _Mtu = DEFAULT_MTU
+    mtu: _Mtu | None = None
     private_key_path: str | None = None
     listen_port: _Port = 0
     addresses: tuple[Address, ...] = ()

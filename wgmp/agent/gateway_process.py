@@ -1,0 +1,129 @@
+"""A network's gateway: a `wgmp supervise` of its own, so that its failures are its own.
+
+It dies with the agent: the kernel sends it SIGTERM when the agent ends, however that ends
+(setpriv --pdeathsig), and it then stops in order. What it prints becomes the agent's log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+
+from wgmp import control, uapi_server
+from wgmp.agent import uapi_client
+from wgmp.errors import CommandError, ControlError, RoleError
+
+log = logging.getLogger("wgmp")
+
+_START_LIMIT_S = 30.0
+_STOP_LIMIT_S = 10.0
+_POLL_S = 0.05
+_LINE_BYTES_MAX = 1 << 16
+
+
+class GatewayProcess:
+    """A running gateway. Made by `start`; `stop` it, or `wait` for its end."""
+
+    def __init__(self, name: str, interface: str, process: asyncio.subprocess.Process) -> None:
+        self.interface = interface
+        self.pid = process.pid
+        self._name = name
+        self._process = process
+        self._last_line = ""
+        self._reader = asyncio.create_task(self._relay())
+
+    @classmethod
+    async def start(cls, name: str, interface: str) -> GatewayProcess:
+        """Start the gateway of network `name`; return when it serves UAPI.
+
+        Raises RoleError with its last words when it cannot, CommandError without setpriv.
+        """
+        command = [sys.executable, "-m", "wgmp", "supervise", interface, "--foreground"]
+        try:
+            process = await asyncio.create_subprocess_exec(
+                "setpriv",
+                "--pdeathsig",
+                "TERM",
+                "--",
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                limit=_LINE_BYTES_MAX,
+                start_new_session=True,
+            )
+        except FileNotFoundError:
+            raise CommandError("there is no `setpriv` command: install util-linux") from None
+        gateway = cls(name, interface, process)
+        try:
+            await gateway._wait_until_ready()
+        except BaseException:
+            await gateway.stop()
+            raise
+        return gateway
+
+    async def wait(self) -> str:
+        """Wait for its end; return how it ended, in words. "" when it stopped in order."""
+        code = await self._process.wait()
+        await self._reader
+        if code < 0:
+            return f"the gateway was killed by {signal.Signals(-code).name}"
+        return self._last_line or f"the gateway ended with exit code {code}" if code else ""
+
+    async def stop(self) -> None:
+        """End the gateway and with it the interface; kill it when it does not heed."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
+            try:
+                await asyncio.wait_for(self._process.wait(), _STOP_LIMIT_S)
+            except TimeoutError:
+                log.warning("%s: the gateway does not stop: killing it", self._name)
+                self._process.kill()
+        await self.wait()
+        remove_sockets(self.interface)
+
+    async def _wait_until_ready(self) -> None:
+        async with asyncio.timeout(_START_LIMIT_S):
+            ended = asyncio.create_task(self.wait())
+            ready = asyncio.create_task(self._answers())
+            try:
+                await asyncio.wait([ended, ready], return_when=asyncio.FIRST_COMPLETED)
+                if ended.done():
+                    raise RoleError(ended.result() or "the gateway ended before it was ready")
+            finally:
+                for task in (ended, ready):
+                    task.cancel()
+
+    async def _answers(self) -> None:
+        while True:
+            try:
+                await uapi_client.get(self.interface)
+            except ControlError:
+                await asyncio.sleep(_POLL_S)
+            else:
+                return
+
+    async def _relay(self) -> None:
+        """Log what it prints."""
+        assert self._process.stderr is not None
+        while True:
+            try:
+                line = await self._process.stderr.readline()
+            except ValueError:
+                continue  # longer than the limit; the rest follows
+            if not line:
+                return
+            text = line.decode(errors="replace").rstrip()
+            if text:
+                self._last_line = text.removeprefix("wgmp: ")
+                log.info("%s: %s", self._name, text)
+
+
+def remove_sockets(interface: str) -> None:
+    """Remove the sockets of a gateway that is gone; one that was killed leaves them."""
+    for path in (uapi_server.socket_path(interface), control.socket_path(interface)):
+        path.unlink(missing_ok=True)

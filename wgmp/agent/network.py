@@ -1,0 +1,266 @@
+"""One network: its state, and the steps by which it starts, stops and changes.
+
+| step of the start | undone by |
+|---|---|
+| secret keys read, or made | (they stay; in memory they are wiped at once) |
+| pre_up hooks | post_down hooks |
+| a gateway process | its end, and with it the interface |
+| the gateway configured over UAPI | |
+| addresses, MTU, routes, DNS, post_up hooks (manage/link.py) | its journal |
+| its endpoints kept, its end watched | |
+
+Undoing goes through the steps backwards, on a stop as on a start that failed. Whatever goes
+wrong with a network stays with it: it is the network's state, with the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any
+
+from wgmp import keys
+from wgmp.agent import device_lines, keeper, keyfiles, links, resolve, uapi_client
+from wgmp.agent.gateway_process import GatewayProcess
+from wgmp.agent.leftovers import Ledger
+from wgmp.agent.lifecycle import Event, State, after
+from wgmp.agent.settings import AgentSettings, NetworkSettings
+from wgmp.errors import CommandError, ControlError, WgmpError
+from wgmp.manage import link
+from wgmp.manage.journal import Journal
+from wgmp.manage.runner import Runner
+from wgmp.protocol.outcome import Endpoint
+
+log = logging.getLogger("wgmp")
+
+# A gateway that ended on its own account is started again after 1, 2, 4 ... s.
+_FIRST_RETRY_S = 1.0
+_LONGEST_RETRY_S = 60.0
+_STABLE_S = 60.0
+
+
+class Network:
+    """A network of the agent's. `tell`: called after each change of `state`.
+
+    `reason`: why it failed, "" otherwise. `changed_at`: of the state, seconds since 1970.
+    `link_turn`: held while links are changed, one network at a time, for they share the rules.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: NetworkSettings,
+        agent: AgentSettings,
+        run: Runner,
+        ledger: Ledger,
+        link_turn: asyncio.Lock,
+        tell: Callable[[Network], None],
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.state = State.STOPPED
+        self.reason = ""
+        self.changed_at = time.time()
+        self.public_key = ""
+        self.gateway: GatewayProcess | None = None
+        self._agent = agent
+        self._run = run
+        self._ledger = ledger
+        self._link_turn = link_turn
+        self._tell = tell
+        self._turn = asyncio.Lock()
+        self._start: asyncio.Task[None] | None = None
+        self._undo = AsyncExitStack()
+        self._retry: asyncio.Task[None] | None = None
+        self._retry_delay_s = _FIRST_RETRY_S
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- what people and programs ask for ---
+
+    async def connect(self) -> None:
+        """Start it unless it runs; return when it carries traffic. Raises WgmpError if it fails."""
+        async with self._turn:
+            if not self._take(Event.CONNECT):
+                return
+            self._start = asyncio.create_task(self._bring_up())
+            try:
+                await self._start
+            except asyncio.CancelledError:
+                if self.state is not State.STOPPING:
+                    self._take(Event.FAILURE, "interrupted")
+                    raise
+                self._take(Event.DOWN)
+                raise ControlError(f"{self.name} was disconnected while it started") from None
+            except WgmpError as error:
+                self._take(Event.FAILURE, str(error))
+                raise
+            except Exception as error:
+                log.exception("%s: this should not happen", self.name)
+                self._take(Event.FAILURE, f"internal error: {error!r}")
+                raise ControlError(f"{self.name}: internal error: {error!r}") from error
+            self._take(Event.UP)
+
+    async def disconnect(self) -> None:
+        """Stop it unless it is stopped, also while it starts; return when all is undone."""
+        if self.state is State.STARTING and self._start is not None:
+            self._take(Event.DISCONNECT)
+            self._start.cancel()
+        async with self._turn:
+            self._forget_retry()
+            self._take(Event.DISCONNECT)
+            if self.state is State.STOPPING:
+                await self._undo_all()
+                self._take(Event.DOWN)
+
+    async def change(self, settings: NetworkSettings) -> None:
+        """Make a running network what the settings say, as `wg syncconf` does.
+
+        Sessions with peers that stay as they are go on. Raises WgmpError, and then the old
+        settings stay in force as far as they still are. A network that does not run takes
+        the new ones when it starts.
+        """
+        async with self._turn:
+            before, self.settings = self.settings, settings
+            if self.state is not State.RUNNING or settings == before:
+                return
+            if settings.interface != before.interface:
+                self._take(Event.DISCONNECT)
+                await self._undo_all()
+                self._take(Event.DOWN)
+            else:
+                try:
+                    await self._sync(before)
+                except WgmpError:
+                    self.settings = before
+                    raise
+                return
+        await self.connect()
+
+    # --- the steps ---
+
+    async def _bring_up(self) -> None:
+        settings, interface = self.settings, self.settings.interface
+        async with AsyncExitStack() as undo:
+            if await links.exists(interface, self._run):
+                raise CommandError(f"interface {interface} exists: something else has made it")
+            undo.push_async_callback(self._take_down_link, interface)
+            await self._take_down_link(interface)  # what a killed program left there
+            with keyfiles.secrets_of(self.name, settings, self._agent) as secrets:
+                endpoints = await resolve.first_endpoints(settings.peers)
+                wanted = links.settings_of(settings, self._agent, endpoints.values())
+                await link.before(interface, wanted, self._run, Journal.of(interface))
+                gateway = await GatewayProcess.start(self.name, interface)
+                undo.push_async_callback(gateway.stop)
+                self._ledger.add(self.name, interface, gateway.pid)
+                undo.callback(self._ledger.remove, self.name)
+                self.public_key = keys.to_base64(secrets.private.public())
+                lines = device_lines.lines(None, settings, secrets, endpoints)
+                await uapi_client.change(interface, lines)
+            undo.push_async_callback(self._take_down_link, interface)
+            async with self._link_turn:
+                journal = Journal.of(interface)
+                await link.bring_up(interface, wanted, self._run, journal, self._set_mark)
+            patience_s = self._agent.endpoint_patience_secs
+            keeping = keeper.keep(self.name, lambda: self.settings, patience_s)
+            undo.callback(self._spawn(keeping).cancel)
+            undo.callback(self._spawn(self._watch(gateway)).cancel)
+            self.gateway = gateway
+            self._undo = undo.pop_all()
+        self._warn_of_names(settings, endpoints)
+
+    async def _sync(self, before: NetworkSettings) -> None:
+        settings, interface = self.settings, self.settings.interface
+        known = {peer.public_key: peer.endpoints for peer in before.peers}
+        moved = [peer for peer in settings.peers if peer.endpoints != known.get(peer.public_key)]
+        with keyfiles.secrets_of(self.name, settings, self._agent) as secrets:
+            endpoints = await resolve.first_endpoints(moved)
+            present = (await uapi_client.get(interface)).peers
+            self.public_key = keys.to_base64(secrets.private.public())
+            lines = device_lines.lines(before, settings, secrets, endpoints, present)
+            await uapi_client.change(interface, lines)
+        async with self._link_turn:
+            await links.change(
+                interface,
+                links.settings_of(before, self._agent),
+                links.settings_of(settings, self._agent),
+                self._run,
+                self._set_mark,
+            )
+
+    async def _undo_all(self) -> None:
+        self.gateway = None
+        try:
+            await self._undo.aclose()
+        except Exception:
+            log.exception("%s: not all is undone", self.name)
+
+    async def _take_down_link(self, interface: str) -> None:
+        async with self._link_turn:
+            await link.take_down(interface, self._run, Journal.of(interface))
+
+    async def _set_mark(self, mark: int) -> None:
+        await uapi_client.change(self.settings.interface, bytearray(b"fwmark=%d\n" % mark))
+
+    def _warn_of_names(self, settings: NetworkSettings, found: dict[str, Endpoint]) -> None:
+        for peer in settings.peers:
+            if peer.endpoints and peer.public_key not in found:
+                who, where = peer.name or peer.public_key, ", ".join(peer.endpoints)
+                log.warning(
+                    "%s: %s does not resolve now; %s is asked for again", self.name, where, who
+                )
+
+    # --- the end of a gateway that nobody stopped ---
+
+    async def _watch(self, gateway: GatewayProcess) -> None:
+        how = await gateway.wait()
+        self._spawn(self._bury(gateway, how))
+
+    async def _bury(self, gateway: GatewayProcess, how: str) -> None:
+        async with self._turn:
+            if self.gateway is not gateway or self.state is not State.RUNNING:
+                return
+            if time.time() - self.changed_at > _STABLE_S:
+                self._retry_delay_s = _FIRST_RETRY_S
+            self._take(Event.FAILURE, how or "its interface or UAPI socket was deleted")
+            await self._undo_all()
+            if how:
+                self._retry = self._spawn(self._connect_again())
+
+    async def _connect_again(self) -> None:
+        while self.state is State.FAILED:
+            delay_s = self._retry_delay_s
+            self._retry_delay_s = min(2 * delay_s, _LONGEST_RETRY_S)
+            log.info("%s is started again in %.0f s", self.name, delay_s)
+            await asyncio.sleep(delay_s)
+            with contextlib.suppress(WgmpError):
+                await self.connect()
+
+    def _forget_retry(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+
+    # --- state ---
+
+    def _take(self, event: Event, reason: str = "") -> bool:
+        """Enter the state that follows on the event; return whether there is one."""
+        follows = after(self.state, event)
+        if follows is None:
+            return False
+        self.state, self.reason, self.changed_at = follows, reason, time.time()
+        if reason:
+            log.error("%s failed: %s", self.name, reason)
+        else:
+            log.info("%s is %s", self.name, follows)
+        self._tell(self)
+        return True
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
