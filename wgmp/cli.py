@@ -15,7 +15,7 @@ from typing import NoReturn
 import msgspec
 
 from wgmp import __version__, keys, logs
-from wgmp.commands import events, log_level
+from wgmp.commands import agent, events, log_level
 from wgmp.errors import WgmpError
 from wgmp.options import read_options
 
@@ -83,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     stats.add_argument("--watch", action="store_true", help="again each second, until Ctrl-C")
     stats.set_defaults(command=_stats)
 
+    agent.add_to(commands)
     events.add_to(commands)
     log_level.add_to(commands)
 

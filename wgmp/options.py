@@ -90,7 +90,7 @@ def read_options(
         user=choose(user, "--user", "WGMP_USER")[1],
         foreground=_flag("WG_PROCESS_FOREGROUND", environment) or foreground,
         log_level=log_level("LOG_LEVEL", environment.get("LOG_LEVEL", "")),
-        log_format=_log_format(*choose(log_format, "--log-format", "WGMP_LOG_FORMAT")),
+        log_format=log_format_of(*choose(log_format, "--log-format", "WGMP_LOG_FORMAT")),
         tun_fd=_descriptor("WG_TUN_FD", environment),
         uapi_fd=_descriptor("WG_UAPI_FD", environment),
     )
@@ -143,7 +143,8 @@ def log_level(name: str, text: str) -> LogLevel:
         ) from None
 
 
-def _log_format(name: str, text: str) -> LogFormat:
+def log_format_of(name: str, text: str) -> LogFormat:
+    """Return the format that `text` says; raise ConfigError that names `name` if it says none."""
     try:
         return LogFormat(text or "text")
     except ValueError:

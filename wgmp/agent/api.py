@@ -8,14 +8,15 @@ how the API grows without another version.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 from wgmp import __version__
 from wgmp.agent.lifecycle import State
+from wgmp.events import Event
 
-VERSION = 1
+VERSION: Final = 1
 LINE_BYTES_MAX = 64 * 1024
 
 
@@ -85,16 +86,7 @@ class Stop(_Request, frozen=True, tag_field="action", tag="stop"):
 
 
 Request = (
-    Connect
-    | Disconnect
-    | Status
-    | Stats
-    | AddPeer
-    | RemovePeer
-    | List
-    | Reload
-    | Subscribe
-    | Stop
+    Connect | Disconnect | Status | Stats | AddPeer | RemovePeer | List | Reload | Subscribe | Stop
 )
 
 
@@ -177,6 +169,19 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
         "failed",
     ]
     message: str
+
+
+class NetworkChanged(Event):
+    """A network entered a state. The fields are those of Summary."""
+
+    network: str
+    interface: str
+    state: State
+    reason: str = ""
+
+    def text(self) -> str:
+        """Say which, and why if it failed."""
+        return f"{self.network} is {self.state}{self.reason and ': '}{self.reason}"
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -108,7 +108,7 @@ class GatewayProcess:
                 return
 
     async def _relay(self) -> None:
-        """Log what it prints."""
+        """Pass on what it prints, with the network's name unless a program is to read it."""
         assert self._process.stderr is not None
         while True:
             try:
@@ -120,7 +120,7 @@ class GatewayProcess:
             text = line.decode(errors="replace").rstrip()
             if text:
                 self._last_line = text.removeprefix("wgmp: ")
-                log.info("%s: %s", self._name, text)
+                print(text if text.startswith("{") else f"{self._name}: {text}", file=sys.stderr)
 
 
 def remove_sockets(interface: str) -> None:

@@ -18,8 +18,9 @@ from wgmp.addresses import parse_prefix
 from wgmp.agent.settings import AgentSettings, NetworkSettings
 from wgmp.manage import link, routes
 from wgmp.manage.journal import Journal
-from wgmp.manage.link import Hooks, LinkSettings, SetMark
+from wgmp.manage.link import SetMark
 from wgmp.manage.runner import Runner
+from wgmp.manage.settings import Hooks, LinkSettings
 from wgmp.protocol.outcome import Endpoint
 
 log = logging.getLogger("wgmp")

@@ -147,7 +147,7 @@ def _convert(
     try:
         return msgspec.convert(table, kind, dec_hook=decode_value)
     except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at `$")
+        message, _, place = str(error).replace(" | null`", "`").partition(" - at `$")
         steps = re.findall(r"\.(\w+)|\[(\d+)\]", place.rstrip("`"))
         found = [name or int(index) for name, index in steps]
         raise Misplaced([*path, *found], f"{message[:1].lower()}{message[1:]}") from None

@@ -63,6 +63,38 @@ async def add(
         await _add_default(interface, prefix, mark, run, journal)
 
 
+async def change(interface: str, before: LinkSettings, wanted: LinkSettings, run: Runner) -> None:
+    """Bring the routes of a link that is up from `before` to `wanted`, default routes excepted.
+
+    In no journal, for they go with the interface. Raises CommandError.
+    """
+    if wanted.table == "off":
+        return
+    auto = wanted.table == "auto"
+    where = f"dev {interface}{'' if auto else f' table {wanted.table}'}"
+    gone = _narrow(set(before.allowed_ips).difference(wanted.allowed_ips))
+    await _batch("delete", gone, where, run)
+    kept = _narrow(wanted.allowed_ips)
+    await _batch("replace", await _uncovered(interface, kept, run) if auto else kept, where, run)
+
+
+def _narrow(prefixes: Iterable[Prefix]) -> list[Prefix]:
+    """Return all but default routes, in order."""
+    return [prefix for prefix in _ordered(prefixes) if prefix[1]]
+
+
+async def _batch(verb: str, prefixes: list[Prefix], where: str, run: Runner) -> None:
+    """Do one thing to all the routes, with a command for each family."""
+    for version in _FAMILIES:
+        ours = [format_prefix(prefix) for prefix in prefixes if _version(prefix) == version]
+        if ours:
+            lines = "".join(f"route {verb} {text} {where}\n" for text in ours)
+            delete = verb == "delete"  # a route may have gone with its address already
+            force = ("-force",) if delete else ()
+            command = ("ip", f"-{version}", *force, "-batch", "-")
+            await run.run(*command, stdin=lines, check=not delete)
+
+
 def _ordered(prefixes: Iterable[Prefix]) -> list[Prefix]:
     """Return the prefixes once each: longest first, then by text backwards, as wg-quick sorts."""
     return sorted(
