@@ -109,11 +109,13 @@ def test_index_that_is_taken_is_not_drawn_again() -> None:
     assert (first, second) == (1, 2)
 
 
-def test_successor_frees_its_own_indices_only() -> None:
+def test_successor_frees_its_own_indices_but_those_it_keeps() -> None:
     table, indices = PeerTable(), IndexTable()
     table.set_owner(1, 0)
     table.set_owner(2, 1)
     mine, others = (indices.draw(peer, peer - 1, 2, os.urandom) for peer in (1, 2))
-    indices.free_all_of(0, table)
+    kept = indices.draw(1, 0, 2, os.urandom)
+    indices.free_others(0, table, {kept})
     assert indices.row(mine) is None
+    assert indices.row(kept) == 1
     assert indices.row(others) == 2

@@ -30,7 +30,7 @@ from hostile.rawpeer import RawPeer  # noqa: E402
 from wgmp import udp  # noqa: E402
 from wgmp.fabric import Fabric  # noqa: E402
 from wgmp.offload import Offloads  # noqa: E402
-from wgmp.orders import Order, SetPeer, SetPrivateKey  # noqa: E402
+from wgmp.orders import Begin, Order, SetPeer, SetPrivateKey  # noqa: E402
 from wgmp.ring import RingReader  # noqa: E402
 from wgmp.role import Devices  # noqa: E402
 from wgmp.roles.admission import Admission  # noqa: E402
@@ -62,6 +62,7 @@ class Bench:
         self._sender.connect(("127.0.0.1", port))
         self._now = 1000.0
         self.obey(SetPrivateKey(self.private_key))
+        self.obey(Begin())
 
     def obey(self, order: Order) -> None:
         """Give all roles an order."""

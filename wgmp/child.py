@@ -129,6 +129,7 @@ def spawn(
         _close_all_but([theirs.fileno(), *bells, *outside])
 
         def build() -> list[Role]:
+            fabric.guard_sessions(row.roles)
             roles = [build_role(fabric.context(role, devices)) for role in row.roles]
             sandbox.enter(limits)
             return roles

@@ -35,7 +35,7 @@ def main_wgmpd(arguments: Sequence[str] | None = None) -> int:
     parser = _Parser(
         prog="wgmpd",
         description="Start a WireGuard gateway on a new interface, as wireguard-go does.",
-        epilog="WGMP_WORKERS, WGMP_TOPOLOGY, WGMP_OFFLOAD, WGMP_SANDBOX, WGMP_USER, "
+        epilog="WGMP_WORKERS, WGMP_TOPOLOGY, WGMP_OFFLOAD, WGMP_SESSIONS, WGMP_SANDBOX, WGMP_USER, "
         "WGMP_LOG_FORMAT, LOG_LEVEL, WG_TUN_FD, WG_UAPI_FD and WG_PROCESS_FOREGROUND are read from "
         "the environment.",
     )
@@ -66,6 +66,11 @@ def _parser() -> argparse.ArgumentParser:
         "--offload", metavar="auto|off", help="off: one packet per system call, for comparison"
     )
     supervise.add_argument("--log-format", metavar="text|json", help="json: an object per line")
+    supervise.add_argument(
+        "--sessions",
+        metavar="shared|private",
+        help="private: in one worker's memory alone; its death costs handshakes",
+    )
     supervise.add_argument("--user", metavar="NAME", help="whose the roles become (wgmp, nobody)")
     supervise.add_argument(
         "--no-sandbox",
@@ -138,6 +143,7 @@ def _supervise(parsed: argparse.Namespace) -> int:
         log_format=getattr(parsed, "log_format", None),
         sandbox=getattr(parsed, "sandbox", None),
         user=getattr(parsed, "user", None),
+        sessions=getattr(parsed, "sessions", None),
         foreground=parsed.foreground,
     )
     logs.set_up(options.log_level, options.log_format, os.environ)

@@ -6,14 +6,19 @@ its topology rows give it.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from typing import Any
 
 from wgmp.counters import Counters, create_counters
 from wgmp.peertable import IndexTable, PeerTable
 from wgmp.ring import Doorbell, RingReader, RingView, RingWriter, create_ring
 from wgmp.role import Devices, RoleContext
+from wgmp.sessions import SessionMemory
 from wgmp.shm import WORD_BYTES, Segment, require_ordered_stores
 from wgmp.topology import Topology
+
+log = logging.getLogger("wgmp")
 
 _WORDS_PER_LINE = 8
 
@@ -21,10 +26,11 @@ _WORDS_PER_LINE = 8
 class Fabric:
     """Rings, doorbells, counters and tables for `topology`.
 
-    Raises RingError on a CPU that plain Python cannot order, OSError without memory.
+    `shared_sessions`: sessions outlive the worker that made them. Raises RingError on a CPU
+    that plain Python cannot order, OSError without memory.
     """
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: Topology, shared_sessions: bool = True) -> None:
         require_ordered_stores()
         self.topology = topology
         self.rings = {
@@ -43,6 +49,7 @@ class Fabric:
         }
         self.peers = PeerTable()
         self.indices = IndexTable()
+        self.sessions = SessionMemory() if shared_sessions else None
 
     def context(self, role: str, devices: Devices) -> RoleContext:
         """Attach the role's ends of its rings. Called in the role's own process."""
@@ -59,6 +66,7 @@ class Fabric:
             for row in topology.rings
             if row.producer == role
         }
+        is_worker = topology.role(role).kind == "worker"
         return RoleContext(
             name=role,
             number=topology.role(role).number,
@@ -68,8 +76,21 @@ class Fabric:
             counters=self.counters[role],
             peers=self.peers,
             indices=self.indices,
+            sessions=self.sessions if is_worker else None,
             devices=devices,
         )
+
+    def guard_sessions(self, roles: Sequence[str]) -> None:
+        """Called in a role's process, before anything else is: lock session memory there, or
+        unmap it when none of its roles is a worker."""
+        if self.sessions is None:
+            return
+        if any(self.topology.role(role).kind == "worker" for role in roles):
+            if not self.sessions.lock():
+                log.debug("session memory cannot be locked: it may go to swap")
+        else:
+            self.sessions.close()
+            self.sessions = None
 
     def ring_figures(self) -> list[dict[str, Any]]:
         """Return every ring's figures, with its name."""

@@ -19,7 +19,7 @@ from collections.abc import Callable
 import uvloop
 
 from wgmp import config as quick
-from wgmp import control, sandbox, tun, uapi_server
+from wgmp import control, memory, sandbox, tun, uapi_server
 from wgmp.errors import CommandError, SocketError, WgmpError
 from wgmp.options import Options
 from wgmp.supervisor import Supervisor
@@ -78,6 +78,7 @@ def _detach(options: Options, config: quick.QuickConfig | None) -> int:
 
 
 def _run(options: Options, config: quick.QuickConfig | None, ready: Callable[[], None]) -> int:
+    memory.keep_out_of_dumps()
     topology = choose(options.topology, options.workers, _cores())
     limits = sandbox.decide(options.sandbox, options.user)
     descriptor = tun.open_tun(options.interface) if options.tun_fd is None else options.tun_fd
@@ -90,9 +91,10 @@ def _run(options: Options, config: quick.QuickConfig | None, ready: Callable[[],
             descriptor,
             uapi,
             topology,
-            options.offload,
-            not options.foreground,
-            limits,
+            offloads_wanted=options.offload,
+            silent=not options.foreground,
+            limits=limits,
+            shared_sessions=options.shared_sessions,
         )
         listener = uapi_server.bind_socket(control.socket_path(interface))
     except OSError as error:

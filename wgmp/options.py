@@ -8,6 +8,7 @@
 | WGMP_OFFLOAD | --offload | auto, off |
 | WGMP_SANDBOX | --no-sandbox | auto, off |
 | WGMP_USER | --user | a user's name |
+| WGMP_SESSIONS | --sessions | shared, private |
 | WG_PROCESS_FOREGROUND | --foreground | 1, 0 |
 | WGMP_LOG_FORMAT | --log-format | text, json |
 | LOG_LEVEL | | verbose or debug, info, error, silent |
@@ -40,8 +41,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What to run. `workers`: None leaves it to the number of cores.
 
     `offload`: use those the kernel has. `sandbox`: let roles give up what they do not need;
-    `user`: whose they become then, "" for the default (sandbox.py). `tun_fd`, `uapi_fd`:
-    descriptors to use instead of opening, None to open.
+    `user`: whose they become then, "" for the default (sandbox.py). `shared_sessions`: they
+    outlive a worker. `tun_fd`, `uapi_fd`: descriptors to use instead of opening, None to open.
     """
 
     interface: str
@@ -51,6 +52,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     offload: bool = True
     sandbox: bool = True
     user: str = ""
+    shared_sessions: bool = True
     foreground: bool = False
     log_level: LogLevel = LogLevel.ERROR
     log_format: LogFormat = LogFormat.TEXT
@@ -69,6 +71,7 @@ def read_options(
     log_format: str | None = None,
     sandbox: str | None = None,
     user: str | None = None,
+    sessions: str | None = None,
     foreground: bool = False,
 ) -> Options:
     """Return the options: what the command line gave (not None), else the environment.
@@ -88,6 +91,7 @@ def read_options(
         offload=_switch(*choose(offload, "--offload", "WGMP_OFFLOAD")),
         sandbox=_switch(*choose(sandbox, "--sandbox", "WGMP_SANDBOX")),
         user=choose(user, "--user", "WGMP_USER")[1],
+        shared_sessions=_sessions(*choose(sessions, "--sessions", "WGMP_SESSIONS")),
         foreground=_flag("WG_PROCESS_FOREGROUND", environment) or foreground,
         log_level=log_level("LOG_LEVEL", environment.get("LOG_LEVEL", "")),
         log_format=log_format_of(*choose(log_format, "--log-format", "WGMP_LOG_FORMAT")),
@@ -149,6 +153,12 @@ def log_format_of(name: str, text: str) -> LogFormat:
         return LogFormat(text or "text")
     except ValueError:
         raise ConfigError(f"{name}: {text!r} is not possible: write text or json") from None
+
+
+def _sessions(name: str, text: str) -> bool:
+    if text not in ("", "shared", "private"):
+        raise ConfigError(f"{name}: {text!r} is not possible: write shared or private")
+    return text != "private"
 
 
 def _flag(name: str, environment: Mapping[str, str]) -> bool:

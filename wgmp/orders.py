@@ -108,6 +108,17 @@ class ForgetSources(msgspec.Struct, frozen=True, tag=True):
     """Routes, port or fwmark changed: forget the local addresses to send from."""
 
 
+class Begin(msgspec.Struct, frozen=True, tag=True):
+    """The whole configuration has been sent: begin to work.
+
+    Until then the predecessor may still be at work, so nothing that is shared is written.
+    `orderly`: it has ended in order, and what it left is exact; otherwise it may have been
+    killed at any instruction.
+    """
+
+    orderly: bool = False
+
+
 Order = (
     SetPrivateKey
     | SetPeer
@@ -117,6 +128,7 @@ Order = (
     | SetSockets
     | SetLink
     | ForgetSources
+    | Begin
 )
 
 

@@ -11,6 +11,8 @@
 | 5 | last handshake, Unix nanoseconds, 0 never | the owning worker |
 | 6..11 | endpoint | the owning worker |
 | 12, 13 | greatest TAI64N timestamp received | the owning worker |
+| 14 | rows of session memory in use, see `wgmp/sessions.py` | the owning worker |
+| 15 | when an initiation may be sent again, boot time in ms, above 8 bits of attempts | the same |
 
 The row outlives the worker, so its successor knows where the peer was last seen and which
 initiations are replays. Drops by peer are in memory of their own (peerdrops.py).
@@ -24,7 +26,7 @@ that owns the peer. An observer learns the class: log2 of the number of workers,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 from wgmp.orders import row_of
@@ -37,6 +39,8 @@ ROWS = 16_384
 ROW_WORDS = 16
 
 _OWNER, _TENANT, _VERSION, _RX, _TX, _HANDSHAKE, _ENDPOINT, _TIMESTAMP = 0, 1, 2, 3, 4, 5, 6, 12
+_SESSIONS, _INITIATIONS = 14, 15
+_MOST_ATTEMPTS = 255
 _TIMESTAMP_BYTES = 12
 _NO_TIMESTAMP = bytes(_TIMESTAMP_BYTES)
 
@@ -76,6 +80,15 @@ class PeerTable:
     def row(self, peer: int) -> PeerRow:
         """Return the peer's row, for its owning worker."""
         return PeerRow(self._segment, self._drops, peer)
+
+    def tenant(self, row: int) -> int:
+        """Return the peer id of the row's tenant, -1 for none."""
+        return self._words[row * ROW_WORDS + _TENANT] - 1
+
+    def with_sessions(self) -> list[int]:
+        """Return the rows that say there are sessions."""
+        words = self._words[_SESSIONS::ROW_WORDS].tolist()
+        return [row for row, word in enumerate(words) if word]
 
     def figures(self, peer: int) -> PeerFigures:
         """Return what the row says; zeros when its tenant is another peer (or none yet)."""
@@ -149,6 +162,24 @@ class PeerRow:
         """Owner: remember the newest initiation's 12-byte TAI64N label."""
         self._put(_TIMESTAMP, timestamp)
 
+    def set_sessions(self, word: int) -> None:
+        """Owner: which rows of session memory are in which slot. One store changes them all."""
+        self._words[self._start + _SESSIONS] = word
+
+    def sessions(self) -> int:
+        """Return the word last set, 0 for no sessions."""
+        return self._words[self._start + _SESSIONS]
+
+    def set_initiations(self, again_at: float, attempts: int) -> None:
+        """Owner: no initiation before `again_at` (boot time in seconds); `attempts` so far."""
+        milliseconds = max(0, int(again_at * 1000)) if again_at > 0 else 0
+        self._words[self._start + _INITIATIONS] = milliseconds << 8 | min(attempts, _MOST_ATTEMPTS)
+
+    def initiations(self) -> tuple[float, int]:
+        """Return what was set last, to the millisecond."""
+        word = self._words[self._start + _INITIATIONS]
+        return (word >> 8) / 1000, word & _MOST_ATTEMPTS
+
     def greatest_timestamp(self) -> bytes:
         """Return the 12 bytes of the newest initiation's label, zeros for none."""
         timestamp = self._get(_TIMESTAMP, _TIMESTAMP_BYTES)
@@ -212,8 +243,9 @@ class IndexTable:
         if self._words[index & _INDEX_MASK] & _LOW_HALF == index:
             self._words[index & _INDEX_MASK] = 0
 
-    def free_all_of(self, worker: int, peers: PeerTable) -> None:
-        """Worker's successor: give back what the predecessor's sessions held."""
+    def free_others(self, worker: int, peers: PeerTable, kept: Container[int]) -> None:
+        """Worker's successor: give back what the predecessor held but for the indices `kept`."""
         for entry, word in enumerate(self._words.tolist()):
-            if word and peers.owner((word >> 32) - 1) == worker:
+            mine = word and peers.owner((word >> 32) - 1) == worker
+            if mine and word & _LOW_HALF not in kept:
                 self._words[entry] = 0

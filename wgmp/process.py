@@ -1,8 +1,9 @@
 """The one run loop: a process is a list of roles that share it.
 
-Each turn: wait for descriptors (not at all while there is work), take the supervisor's orders,
-let every role step. When no role had work the process declares itself asleep, looks at its
-rings once more, and waits in epoll for a descriptor, the doorbell, or the next deadline.
+First it takes the whole configuration, up to the order to begin. Then, each turn: wait for
+descriptors (not at all while there is work), take the supervisor's orders, let every role step.
+When no role had work the process declares itself asleep, looks at its rings once more, and
+waits in epoll for a descriptor, the doorbell, or the next deadline.
 
 The supervisor's end of the control socket closing is the order to stop.
 """
@@ -27,6 +28,7 @@ from wgmp.counters import Counter
 from wgmp.events import AnyEvent, Outbox
 from wgmp.orders import (
     MAX_MESSAGE_BYTES,
+    Begin,
     Failed,
     Happened,
     Ready,
@@ -109,6 +111,7 @@ class Loop:
         self._readers: dict[int, Role] = {}
         self._next_beat = 0.0
         self._blocked_before: int | None = None
+        self._begun = False
         self._stopping = False
         self._outbox = Outbox(self._send_event)
         for role in roles:
@@ -118,7 +121,10 @@ class Loop:
         self._watch()
 
     def run(self) -> None:
-        """Turn until the supervisor says stop."""
+        """Take the configuration, then turn until the supervisor says stop."""
+        while not (self._begun or self._stopping):
+            select.select([self._control], [], [], _LONGEST_SLEEP_S)
+            self._take_orders(boottime())
         busy = False
         while not self._stopping:
             timeout = 0.0 if busy else self._fall_asleep()
@@ -206,6 +212,7 @@ class Loop:
                 continue
             for role in self._roles:
                 role.obey(order, now, sockets)
+            self._begun |= isinstance(order, Begin)
         if any(isinstance(order, SetSockets) for order in orders):
             self._watch()
             for old in self._sockets:

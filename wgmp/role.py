@@ -17,6 +17,7 @@ from wgmp.offload import Offloads
 from wgmp.orders import Order
 from wgmp.peertable import IndexTable, PeerTable
 from wgmp.ring import RingReader, RingWriter
+from wgmp.sessions import SessionMemory
 from wgmp.tun import TunQueue
 
 
@@ -35,7 +36,10 @@ class Devices:
 
 @dataclass(slots=True)
 class RoleContext:
-    """What a role works with. Rings are by the name of the role at the other end."""
+    """What a role works with. Rings are by the name of the role at the other end.
+
+    `sessions`: None for roles that are no workers, and where sessions are private.
+    """
 
     name: str
     number: int
@@ -45,6 +49,7 @@ class RoleContext:
     counters: Counters
     peers: PeerTable
     indices: IndexTable
+    sessions: SessionMemory | None
     devices: Devices
 
 

@@ -14,6 +14,7 @@ native fast path brings its own acquire and release, `require_ordered_stores` re
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import platform
@@ -23,6 +24,7 @@ from wgmp.errors import RingError
 
 WORD_BYTES = 8
 PAGE_BYTES = 4096
+_MLOCK_ONFAULT = 1  # linux/mman.h
 
 _fence = threading.Lock()
 
@@ -65,3 +67,32 @@ class Segment:
             os.close(descriptor)
         self.bytes = memoryview(self._mapping)
         self.words = self.bytes.cast("Q")
+
+    def close(self) -> None:
+        """Unmap the segment from this process. Raises BufferError while somebody views it."""
+        self.words.release()
+        self.bytes.release()
+        self._mapping.close()
+
+
+class SecretSegment(Segment):
+    """A segment that is in no core dump, and in no swap where locking is allowed."""
+
+    __slots__ = ()
+
+    def __init__(self, name: str, size: int) -> None:
+        super().__init__(name, size)
+        self._mapping.madvise(mmap.MADV_DONTDUMP)
+
+    def lock(self) -> bool:
+        """Lock the pages that this process touches; return whether that is allowed.
+
+        A lock is not inherited over a fork. Pages never touched stay without memory
+        (mlock2(2), MLOCK_ONFAULT).
+        """
+        mlock2 = getattr(ctypes.CDLL(None), "mlock2", None)
+        if mlock2 is None:
+            return False
+        start = ctypes.addressof(ctypes.c_char.from_buffer(self._mapping))
+        result: int = mlock2(ctypes.c_void_p(start), ctypes.c_size_t(self.size), _MLOCK_ONFAULT)
+        return result == 0

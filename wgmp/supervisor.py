@@ -34,6 +34,7 @@ from wgmp.linkwatch import LinkWatch
 from wgmp.logs import LogLevel
 from wgmp.orders import (
     MAX_MESSAGE_BYTES,
+    Begin,
     Failed,
     Happened,
     Order,
@@ -80,8 +81,9 @@ class Supervisor:
     """One gateway: `interface` on `tun_descriptor` (the supervisor owns it from now on).
 
     `uapi`: the listening socket and its path. `offloads_wanted`: use those the kernel has.
-    `silent`: roles print nothing (a daemon's). `limits`: what roles run under. Raises SocketError,
-    RingError at once; `run` raises RoleError when a role cannot start or keeps dying.
+    `silent`: roles print nothing (a daemon's). `limits`: what roles run under. `shared_sessions`:
+    they outlive a worker. Raises SocketError, RingError at once; `run` raises RoleError when a
+    role cannot start or keeps dying.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Supervisor:
         offloads_wanted: bool = True,
         silent: bool = False,
         limits: Sandbox = OFF,
+        shared_sessions: bool = True,
     ) -> None:
         self.interface = interface
         self.sandbox = limits
@@ -100,7 +103,7 @@ class Supervisor:
         self._silent = silent
         self.topology = topology
         rehearse()
-        self.fabric = Fabric(topology)
+        self.fabric = Fabric(topology, shared_sessions)
         self.events = EventHub()
         self._replay_watch = ReplayWatch(self.fabric.counters, self.events)
         self.device = Device(self, capacity=ROWS)
@@ -248,7 +251,7 @@ class Supervisor:
         self.children[row.name] = child
         self._loop.add_reader(child.pidfd, self._bury, child)
         self._loop.add_reader(child.control.fileno(), self._take_reports, child)
-        orders: list[Order] = [self._link_watch.link, *self.device.snapshot()]
+        orders: list[Order] = [self._link_watch.link, *self.device.snapshot(), Begin()]
         self._assign(orders)
         self._send(child, encode_orders(orders))
 

@@ -1,4 +1,4 @@
-"""A role process killed while TCP flows is replaced, and the transfer goes on to its end."""
+"""A role process killed while TCP flows is replaced: transfer and session go on."""
 
 from __future__ import annotations
 
@@ -35,14 +35,20 @@ def test_a_killed_role_is_replaced_and_the_transfer_ends_intact(
     ends = tunnel("wgmpd", "wireguard-go", topology=topology)
     assert ends.left.ping(ends.right.inner4), "the right end learns where the left one is"
     pair = (ends.left, ends.right) if direction == "sending" else (ends.right, ends.left)
-    victim = ends.left.role_pids()[name]
+    victim, sessions = ends.left.role_pids()[name], _handshakes(ends.left)
     flow = transfer(*pair, "--seconds", str(FLOW_S))
     wait_for(lambda: flow.received().bytes > 1_000_000, FLOW_S, "the transfer gets going")
     os.kill(victim, signal.SIGKILL)
     outage = _outage(flow)
     flow.finish(60)
     assert _successor(ends.left, name) != victim
+    assert _handshakes(ends.left) == sessions, "the successor goes on with the same session"
     assert outage < BACK_LIMIT_S, f"{name}: no traffic for {outage:.1f} s"
+
+
+def _handshakes(gateway: Gateway) -> int:
+    roles = gateway.stats()["roles"]
+    return sum(int(role["counters"]["handshakes_completed"]) for role in roles)
 
 
 def _outage(flow: Transfer) -> float:

@@ -23,7 +23,15 @@ from wgmp import udp
 from wgmp.fabric import Fabric
 from wgmp.fastpath import virtio
 from wgmp.offload import SOL_UDP, UDP_SEGMENT, Offloads
-from wgmp.orders import AddAllowedIP, EndpointOrder, Order, SetLink, SetPeer, SetPrivateKey
+from wgmp.orders import (
+    AddAllowedIP,
+    Begin,
+    EndpointOrder,
+    Order,
+    SetLink,
+    SetPeer,
+    SetPrivateKey,
+)
 from wgmp.protocol.outcome import DropReason
 from wgmp.record import Record
 from wgmp.ring import RingWriter
@@ -91,6 +99,7 @@ class House:
             AddAllowedIP(KNOWN6, 128, KNOWN),
             AddAllowedIP(SILENT4, 32, SILENT),
             AddAllowedIP(SILENT6, 128, SILENT),
+            Begin(),
         )
 
     def obey(self, *orders: Order) -> None:

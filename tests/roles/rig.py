@@ -16,7 +16,7 @@ from wgmp.events import AnyEvent
 from wgmp.fabric import Fabric
 from wgmp.fastpath import virtio
 from wgmp.offload import Offloads
-from wgmp.orders import AddAllowedIP, EndpointOrder, Order, SetPeer, SetPrivateKey, row_of
+from wgmp.orders import AddAllowedIP, Begin, EndpointOrder, Order, SetPeer, SetPrivateKey, row_of
 from wgmp.protocol.keypair import Keypair
 from wgmp.protocol.outcome import Endpoint
 from wgmp.protocol.peer import Peer
@@ -60,7 +60,7 @@ class Rig:
         self.events: list[AnyEvent] = []
         for role in self.roles:
             role.emit = self.events.append
-        self.obey(SetPrivateKey(self.private_key))
+        self.obey(SetPrivateKey(self.private_key), Begin())
 
     @property
     def roles(self) -> list[Role]:
@@ -73,6 +73,16 @@ class Rig:
         for order in orders:
             for role in self.roles:
                 role.obey(order, self.now, [])
+
+    def replace_worker(self, orderly: bool = False) -> None:
+        """Let the worker be gone and a successor have its place, told all that it was told.
+
+        `orderly`: the worker ended in order; otherwise it was killed.
+        """
+        self.worker = Worker(self.fabric.context("worker0", DEVICES))
+        told = [order for order in self.orders if not isinstance(order, Begin)]
+        for order in (*told, Begin(orderly)):
+            self.worker.obey(order, self.now, [])
 
     def add_peer(
         self, peer: int = 1, endpoint: Endpoint | None = None, keepalive: int = 0
@@ -172,7 +182,7 @@ class Rig:
         self._peer(peer).keypairs.clear()
 
     def _peer(self, peer: int) -> Peer:
-        tenant = self.worker.configuration.tenants.get(peer)
+        tenant = self.worker.configuration.get(peer, self.now)
         assert tenant is not None
         return tenant.peer
 

@@ -29,6 +29,7 @@ from wgmp.fabric import Fabric
 from wgmp.netns import wait_for
 from wgmp.orders import (
     AddAllowedIP,
+    Begin,
     EndpointOrder,
     Order,
     SetLink,
@@ -231,7 +232,7 @@ def _workers(count: int) -> Iterator[list[_Lane]]:
     for number, lane in enumerate(lanes):
         fabric.peers.set_owner(lane.peer, number)
     orders: list[Order] = [SetPrivateKey(gateway.private_key), SetLink(True, MTU)]
-    orders += [order for lane in lanes for order in lane.orders()]
+    orders += [*(order for lane in lanes for order in lane.orders()), Begin()]
     children: list[Child] = []
     try:
         for row in fabric.topology.processes:

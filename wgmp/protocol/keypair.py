@@ -81,7 +81,7 @@ class Keypair:
     def __init__(
         self, keys: SessionKeys, created_at: float, state: memoryview | None = None
     ) -> None:
-        """Begin with `keys`, on `state`: STATE_WORDS words, borrowed; private ones by default."""
+        """Go on with `keys` as `state` says: STATE_WORDS words, borrowed; new ones by default."""
         self.state = memoryview(bytearray(STATE_WORDS * 8)).cast("Q") if state is None else state
         self.keys = keys
         self.fast: object | None = None
@@ -103,6 +103,13 @@ class Keypair:
     @send_counter.setter
     def send_counter(self, counter: int) -> None:
         self.state[0] = counter
+
+    def move(self, state: memoryview) -> None:
+        """Go on in other memory: STATE_WORDS words, borrowed."""
+        state[:] = self.state
+        self.state = state
+        self.replay = ReplayWindow(state[1:])
+        self.fast = None
 
     def expired(self, now: float) -> bool:
         """Return whether the keys are too old to seal or open with (WP 6.2)."""

@@ -19,7 +19,7 @@ from wgmp.protocol.constants import (
 )
 from wgmp.protocol.handshake import Handshake, IndexSpace
 from wgmp.protocol.keypair import Keypair
-from wgmp.protocol.keypairs import Keypairs
+from wgmp.protocol.keypairs import Keypairs, SessionStore
 from wgmp.protocol.noise import Identity
 from wgmp.protocol.outcome import (
     Drop,
@@ -70,18 +70,20 @@ class Outbound:
         randomness: Callable[[int], bytes],
         tai64n: Callable[[], bytes],
         greatest_timestamp: bytes = bytes(TIMESTAMP_SIZE),
+        store: SessionStore | None = None,
     ) -> None:
         """Make a peer that does nothing yet.
 
         `peer`: its id; `public_key`, `preshared_key`: 32 bytes, the latter zeros for none;
         `keepalive`: seconds, 0 for none, runs from the first datagram on (`set_keepalive`
         sends one at once); `randomness(n)`: n bytes from a CSPRNG; `tai64n()`: a label of the
-        present; `greatest_timestamp`: the newest one a predecessor consumed.
+        present; `greatest_timestamp`: the newest one a predecessor consumed; `store`: where
+        sessions are kept, private memory by default.
         """
         self.peer = peer
         self.endpoint = endpoint
         self.mtu = DEFAULT_MTU
-        self.keypairs = Keypairs(indices.free)
+        self.keypairs = Keypairs(indices.free, store)
         self.handshake_attempts = 0
         self.last_session_at: float | None = None
         self.running = True
@@ -99,6 +101,11 @@ class Outbound:
         self._staged: deque[bytes] | None = None
         self._initiate_again_at = -inf
         self._last_minute_handshake_sent = False
+
+    @property
+    def initiate_again_at(self) -> float:
+        """Until when the next initiation is held back; -inf when none was sent or answered."""
+        return self._initiate_again_at
 
     @property
     def staged(self) -> int:

@@ -99,6 +99,26 @@ class Peer(Outbound):
         self._initiate_again_at = -inf
         return self._drop_staged(DropReason.LINK_DOWN)
 
+    def resume(self, initiate_again_at: float, attempts: int, now: float) -> list[Outcome]:
+        """Go on where a predecessor stopped, with the sessions that are in the store.
+
+        `initiate_again_at`, `attempts`: as the predecessor had them (`handshake_attempts`). What
+        it held in its own memory is lost: staged packets, an initiation that awaits its
+        response, and which keepalives are owed. So an initiation is sent again when one may be,
+        and a keepalive goes as if data had been received just now.
+        """
+        self._initiate_again_at = initiate_again_at
+        self.handshake_attempts = attempts
+        self.keypairs.resume()
+        created = [keypair.created_at for keypair in self.keypairs]
+        if created:
+            self._timers.session_derived(max(created))
+        if self.sending_keypair(now) is not None:
+            self._timers.data_received(now)
+        if attempts:
+            self._timers.handshake_held_back(max(now, initiate_again_at))
+        return []
+
     def close(self) -> list[Outcome]:
         """The peer is removed: give back its indices and drop its keys and packets."""
         self._zero_key_material()

@@ -6,9 +6,10 @@
 | opened initiation, response, cookie reply | `worker/handshakes.py` |
 
 Then come the timers that are due. Nobody else touches a peer, so all of it is plain sequential
-code. What outlives the worker (endpoint, transfer, last handshake, greatest timestamp) is
-copied to the peer's row in the shared table; a successor finds it there, and starts handshakes
-with every peer that had a session.
+code. What outlives the worker is in the peer's row in the shared table (endpoint, transfer,
+last handshake, greatest timestamp) and in session memory (`wgmp/sessions.py`), where a
+successor finds it and goes on. With private sessions it starts handshakes instead, with every
+peer that had one.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from wgmp.worker.transport import Transport
 
 # Records taken from one ring in one step.
 _BURST = 8
-# Handshakes a successor starts per step, so that it serves its rings meanwhile.
-_REVIVALS = 8
+# Peers a successor takes over per step, so that it serves its rings meanwhile.
+_RETURNS = 8
 # Timers served in one step: thousands of peers may be due at once, when the interface comes up.
 _TIMERS = 32
 
@@ -46,7 +47,7 @@ class Worker(Role):
         indices = Indices(context.indices, peers, number, context.workers)
         self._actions = Actions(self.counters, udp, tun, lambda event: self.emit(event))
         self.configuration = Configuration(
-            number, peers, indices, self._actions, lambda: self.catch_up()
+            number, peers, context.sessions, indices, self._actions, lambda: self.catch_up()
         )
         shared = self.configuration, indices, self._actions
         self._transport = Transport(*shared, context.devices.offloads)
@@ -60,8 +61,8 @@ class Worker(Role):
         self.configuration.obey(order, now)
 
     def deadline(self) -> float | None:
-        """The earliest timer of all peers."""
-        return 0.0 if self.configuration.revivals else self._actions.schedule.next()
+        """The earliest timer of all peers; at once while some have yet to return."""
+        return self._actions.schedule.next() if self.configuration.settled() else 0.0
 
     def step(self, now: float) -> bool:
         """Serve some records of each ring, then the timers that are due."""
@@ -75,7 +76,8 @@ class Worker(Role):
         for _ in range(_TIMERS):
             if not self._serve_timer(now):
                 break
-        self._revive(now)
+        if not self.configuration.settled():
+            self.configuration.settle(_RETURNS, now)
         return self.has_input()
 
     def _serve(self, record: Record, now: float) -> None:
@@ -102,17 +104,9 @@ class Worker(Role):
         if entry is None:
             return False
         deadline, peer = entry
-        tenant = self.configuration.tenants.get(peer)
+        tenant = self.configuration.get(peer, now)
         # Otherwise the peer is gone, or has an earlier entry.
         if tenant is not None and tenant.scheduled == deadline:
             tenant.scheduled = None
             self._actions.act(tenant, tenant.peer.due(now))
         return True
-
-    def _revive(self, now: float) -> None:
-        """Begin handshakes with some of those who had a session with the predecessor."""
-        revivals = self.configuration.revivals
-        for _ in range(min(_REVIVALS, len(revivals))):
-            tenant = self.configuration.tenants.get(revivals.popleft())
-            if tenant is not None:
-                self._actions.act(tenant, tenant.peer.begin_handshake(now))

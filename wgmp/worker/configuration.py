@@ -1,19 +1,22 @@
 """What a worker was told: the device's key, the link, its peers and everybody's allowed IPs.
 
-Orders change only what they name; sessions of peers that an order does not touch go on.
+Orders change only what they name; sessions of peers that an order does not touch go on. Until
+`Begin` a predecessor may be at work: peers are only noted down. Then those that it knew return,
+each when something concerns it, and all of them within a few turns of the loop.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import assert_never
 
 from wgmp.counters import Counter
 from wgmp.orders import (
     AddAllowedIP,
+    Begin,
     ForgetSources,
     Order,
     RemoveAllowedIP,
@@ -30,6 +33,7 @@ from wgmp.protocol.allowedips import AllowedIPs
 from wgmp.protocol.noise import Identity
 from wgmp.protocol.outcome import Endpoint, Outcome
 from wgmp.protocol.peer import Peer
+from wgmp.sessions import SessionMemory, forget_unknown
 from wgmp.tun import DEFAULT_MTU
 from wgmp.worker.actions import Actions
 from wgmp.worker.indices import Indices
@@ -66,14 +70,15 @@ class Sources:
 class Configuration:
     """The worker `number`'s part of the device.
 
-    `up`, `mtu`: the link's; `revivals`: peers that had a session with this worker's
-    predecessor. `catch_up`: takes the orders that are on their way.
+    `up`, `mtu`: the link's. `sessions`: where sessions outlive the worker, None when they do
+    not. `catch_up`: takes the orders that are on their way.
     """
 
     def __init__(
         self,
         number: int,
         table: PeerTable,
+        sessions: SessionMemory | None,
         indices: Indices,
         actions: Actions,
         catch_up: Callable[[], None],
@@ -81,82 +86,141 @@ class Configuration:
         self.up = True  # the supervisor's first order says whether it is
         self.mtu = DEFAULT_MTU
         self.sources = Sources()
-        self.tenants = Tenants(table, self._make_peer)
-        self.revivals: deque[int] = deque()
+        self._tenants = Tenants(table, self._make_peer)
         self._number = number
         self._table = table
+        self._sessions = sessions
         self._indices = indices
         self._actions = actions
         self._catch_up = catch_up
         self._identity: Identity | None = None
+        # Orders about peers that wait for Begin; None since.
+        self._noted: list[SetPeer | RemovePeer] | None = []
+        self._orderly = False
+        self._settled = False
 
-    def find(self, peer: int) -> Tenant | None:
+    def get(self, peer: int, now: float) -> Tenant | None:
+        """Return the peer, woken if need be; None when this worker has no such peer."""
+        return self._tenants.get(peer) or self._wake(peer, now)
+
+    def find(self, peer: int, now: float) -> Tenant | None:
         """Return the peer a record is for, which may have been added this very moment."""
-        tenant = self.tenants.get(peer)
+        tenant = self.get(peer, now)
         if tenant is None:
             self._catch_up()
-            tenant = self.tenants.get(peer)
+            tenant = self.get(peer, now)
         return tenant
+
+    def settled(self) -> bool:
+        """Tell whether everybody that a predecessor knew has returned."""
+        return self._settled or self._noted is not None
+
+    def settle(self, count: int, now: float) -> None:
+        """Let some of them return, `count` at the most."""
+        returning = self._tenants.returning
+        for peer in list(islice(returning, count)):
+            self._wake(peer, now)
+        if not returning:
+            self._settled = True
+            # What is left are handshakes that the predecessor began and nobody can finish.
+            self._indices.free_others()
 
     def obey(self, order: Order, now: float) -> None:
         """Change peers, routes or the device's key, without touching what did not change."""
         match order:
             case SetPrivateKey(private_key):
                 self._identity = Identity(private_key) if private_key else None
-                for tenant in self.tenants.awake():
+                for tenant in self._tenants.awake():
                     self._actions.act(tenant, tenant.peer.set_identity(self._identity, now))
             case SetPeer():
                 self._set_peer(order, now)
             case RemovePeer(peer):
                 self.sources.change().remove_owner(peer)
-                self._remove_peer(peer)
+                self._remove_peer(order)
             case AddAllowedIP(network, length, peer):
                 self.sources.change().insert(network, length, peer)
             case RemoveAllowedIP(network, length, peer):
                 self.sources.change().remove(network, length, peer)
             case SetLink(up, mtu):
                 self.mtu = mtu
-                for tenant in self.tenants.awake():
+                for tenant in self._tenants.awake():
                     tenant.peer.mtu = mtu
                 if up != self.up:
                     self.up = up
                     self._start_or_stop(now)
             case ForgetSources() | SetSockets():
-                for tenant in self.tenants.awake():
+                for tenant in self._tenants.awake():
                     tenant.peer.forget_source()
                     tenant.save()
+            case Begin(orderly):
+                self._begin(orderly, now)
             case _:
                 assert_never(order)
 
+    def _begin(self, orderly: bool, now: float) -> None:
+        noted, self._noted = self._noted or [], None
+        self._orderly = orderly
+        if self._sessions is not None:
+            known = {order.peer for order in noted}
+            known -= {order.peer for order in noted if isinstance(order, RemovePeer)}
+            forget_unknown(self._sessions, self._table, self._number, known)
+        for order in noted:
+            if isinstance(order, SetPeer):
+                self._set_peer(order, now)
+            else:
+                self._remove_peer(order)
+
     def _start_or_stop(self, now: float) -> None:
         """The interface went up or down, and all peers with it."""
-        for tenant in self.tenants.awake():
+        for tenant in self._tenants.awake():
             peer = tenant.peer
             self._actions.act(tenant, peer.start(now) if self.up else peer.stop())
 
     def _set_peer(self, order: SetPeer, now: float) -> None:
+        if self._noted is not None:
+            self._noted.append(order)
+            return
         if self._table.owner(row_of(order.peer)) != self._number:
             return
-        known = len(self.tenants)
-        tenant = self.tenants.take_in(order)
-        self._actions.counters.store(Counter.PEERS, len(self.tenants))
+        tenant = self._tenants.take_in(order)
+        self._actions.counters.store(Counter.PEERS, len(self._tenants))
         if tenant is None:
+            if order.keepalive and order.peer not in self._tenants.returning:
+                self._wake(order.peer, now)
             return
         peer, endpoint = tenant.peer, endpoint_of(order)
+        outcomes = peer.set_preshared_key(order.preshared_key)
+        if endpoint is not None:
+            outcomes += peer.set_endpoint(endpoint)
+            tenant.save()  # now, for a peer that was moved has not roamed
+        self._actions.act(tenant, outcomes + peer.set_keepalive(order.keepalive, now))
+
+    def _wake(self, peer_id: int, now: float) -> Tenant | None:
+        """Wake a peer, with the sessions that it had with a predecessor."""
+        returns = peer_id in self._tenants.returning
+        woken = self._tenants.wake(peer_id)
+        if woken is None:
+            return None
+        tenant, order = woken
+        peer, row = tenant.peer, tenant.row
         outcomes: list[Outcome] = []
-        if len(self.tenants) == known:
-            outcomes += peer.set_preshared_key(order.preshared_key)
-            if endpoint is not None:
-                outcomes += peer.set_endpoint(endpoint)
-                tenant.save()  # now, for a peer that was moved has not roamed
-        elif tenant.row.figures().last_handshake_ns and peer.endpoint is not None:
-            self.revivals.append(order.peer)
-        outcomes += peer.set_keepalive(order.keepalive, now)
-        self._actions.act(tenant, outcomes)
+        if self._sessions is not None:
+            outcomes += peer.resume(*row.initiations(), now)
+            for keypair in peer.keypairs:
+                self._indices.keep(keypair.local_index, peer_id)
+        elif returns and row.figures().last_handshake_ns and self.up:
+            outcomes += peer.begin_handshake(now)
+        if not self.up:
+            outcomes += peer.stop()
+        self._actions.act(tenant, outcomes + peer.set_keepalive(order.keepalive, now))
+        return tenant
 
     def _make_peer(
         self, order: SetPeer, endpoint: Endpoint | None, greatest_timestamp: bytes
     ) -> Peer:
+        store = None
+        if self._sessions is not None:
+            store = self._sessions.of(order.peer, self._table.row(order.peer), self._orderly)
         peer = Peer(
             peer=order.peer,
             identity=self._identity,
@@ -168,17 +232,26 @@ class Configuration:
             randomness=os.urandom,
             tai64n=_tai64n,
             greatest_timestamp=greatest_timestamp,
+            store=store,
         )
         peer.mtu = self.mtu
         peer.running = self.up
         return peer
 
-    def _remove_peer(self, peer: int) -> None:
-        tenant = self.tenants.remove(peer)
-        self._actions.counters.store(Counter.PEERS, len(self.tenants))
+    def _remove_peer(self, order: RemovePeer) -> None:
+        if self._noted is not None:
+            self._noted.append(order)
+            return
+        peer, row = order.peer, self._table.row(order.peer)
+        if peer not in self._tenants:
+            return
+        tenant = self._tenants.remove(peer)
+        self._actions.counters.store(Counter.PEERS, len(self._tenants))
         if tenant is not None:
             self._actions.act(tenant, tenant.peer.close())
-            tenant.row.abandon()
+        elif self._sessions is not None:
+            self._sessions.forget(peer, row)
+        row.abandon()
 
 
 def _tai64n() -> bytes:

@@ -30,7 +30,7 @@ class Handshakes:
 
     def answer_initiation(self, record: Record, now: float) -> None:
         """Let its peer answer an initiation, which admission found to be the peer's."""
-        tenant = self._configuration.find(record.peer)
+        tenant = self._configuration.find(record.peer, now)
         endpoint = record.endpoint()
         if tenant is None or endpoint is None:
             self._counters.drop(DropReason.PEER_REMOVED, record.count)
@@ -57,7 +57,7 @@ class Handshakes:
             self._counters.drop(DropReason.RING_CORRUPT)
             return
         peer = self._indices.peer(messages.receiver_index(datagram))
-        tenant = self._configuration.tenants.get(peer)
+        tenant = self._configuration.get(peer, now)
         if tenant is None or endpoint is None:
             self._counters.drop(DropReason.UNKNOWN_INDEX)
             return

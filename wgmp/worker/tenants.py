@@ -21,7 +21,16 @@ from wgmp.protocol.peer import Peer
 class Tenant:
     """A peer with its place in the worker's schedule, and what its row in `table` says of it."""
 
-    __slots__ = ("_table", "endpoint", "peer", "scheduled", "staged", "timestamp")
+    __slots__ = (
+        "_again_at",
+        "_attempts",
+        "_table",
+        "_timestamp",
+        "endpoint",
+        "peer",
+        "scheduled",
+        "staged",
+    )
 
     def __init__(self, peer: Peer, table: PeerTable) -> None:
         self.peer = peer
@@ -29,7 +38,9 @@ class Tenant:
         self.scheduled: float | None = None
         self.staged = 0  # of its packets, as many are counted as waiting
         self.endpoint: Endpoint | None = None
-        self.timestamp = peer.greatest_timestamp
+        self._timestamp = peer.greatest_timestamp
+        self._again_at = peer.initiate_again_at
+        self._attempts = peer.handshake_attempts
 
     @property
     def row(self) -> PeerRow:
@@ -41,24 +52,32 @@ class Tenant:
 
         Returns where the peer was before, if it has another address or port now.
         """
-        before = None
-        if self.peer.endpoint is not self.endpoint:
-            before, self.endpoint = self.endpoint, self.peer.endpoint
+        peer, before = self.peer, None
+        if peer.endpoint is not self.endpoint:
+            before, self.endpoint = self.endpoint, peer.endpoint
             self.row.set_endpoint(self.endpoint)
             if before is not None and before.is_same_place(self.endpoint):
                 before = None
-        if self.peer.greatest_timestamp is not self.timestamp:
-            self.timestamp = self.peer.greatest_timestamp
-            self.row.set_greatest_timestamp(self.timestamp)
+        if peer.greatest_timestamp is not self._timestamp:
+            self._timestamp = peer.greatest_timestamp
+            self.row.set_greatest_timestamp(self._timestamp)
+        again_at, attempts = peer.initiate_again_at, peer.handshake_attempts
+        if again_at != self._again_at or attempts != self._attempts:
+            self._again_at, self._attempts = again_at, attempts
+            self.row.set_initiations(again_at, attempts)
         return before
 
 
 class Tenants:
-    """The peers by id. `make(order, endpoint, greatest_timestamp)` makes a `Peer` of an order."""
+    """The peers by id. `make(order, endpoint, greatest_timestamp)` makes a `Peer` of an order.
+
+    `returning`: those that a predecessor knew and nobody has woken yet, in order.
+    """
 
     def __init__(
         self, table: PeerTable, make: Callable[[SetPeer, Endpoint | None, bytes], Peer]
     ) -> None:
+        self.returning: dict[int, None] = {}
         self._table = table
         self._make = make
         self._awake: dict[int, Tenant] = {}
@@ -68,37 +87,48 @@ class Tenants:
         """Return the number of peers, asleep or not."""
         return len(self._awake) + len(self._asleep)
 
+    def __contains__(self, peer: object) -> bool:
+        """Tell whether there is such a peer, asleep or not."""
+        return peer in self._awake or peer in self._asleep
+
     def awake(self) -> ValuesView[Tenant]:
         """Return those that are awake. The others learn what has changed when they wake."""
         return self._awake.values()
 
     def get(self, peer: int) -> Tenant | None:
-        """Return the peer, woken if need be; None when there is no such peer."""
-        tenant = self._awake.get(peer)
-        if tenant is None and peer in self._asleep:
-            order = self._asleep.pop(peer)
-            tenant = self._wake(order, endpoint_of(order))
-        return tenant
+        """Return the peer if it is awake."""
+        return self._awake.get(peer)
+
+    def wake(self, peer: int) -> tuple[Tenant, SetPeer] | None:
+        """Wake the peer; return it and the order that made it. None when there is none asleep."""
+        order = self._asleep.pop(peer, None)
+        if order is None:
+            return None
+        self.returning.pop(peer, None)
+        row = self._table.row(peer)
+        endpoint = row.endpoint() or endpoint_of(order)
+        made = self._make(order, endpoint, row.greatest_timestamp())
+        tenant = self._awake[peer] = Tenant(made, self._table)
+        return tenant, order
 
     def take_in(self, order: SetPeer) -> Tenant | None:
-        """Add the order's peer, or change it as long as it sleeps.
+        """Add the order's peer, asleep, or change it as long as it sleeps.
 
-        Returns None when that was all there is to do; the tenant when it is awake, because it
-        has been before, because a predecessor of this worker knew it, or for its keepalive.
+        Returns the peer when it is awake, and all that has to be changed is still to do.
         """
         peer = order.peer
         if peer in self._awake:
             return self._awake[peer]
-        asleep = self._asleep.pop(peer, None)
+        row = self._table.row(peer)
+        asleep = self._asleep.get(peer)
         if asleep is None:
-            row = self._table.row(peer)
             known = row.figures() if row.adopt() else None
             if known is not None and (known.endpoint or known.last_handshake_ns):
-                return self._wake(order, known.endpoint or endpoint_of(order))
+                self.returning[peer] = None
         elif order.endpoint is None:
             order = msgspec.structs.replace(order, endpoint=asleep.endpoint)
-        if order.keepalive:
-            return self._wake(order, endpoint_of(order))
+        else:
+            row.set_endpoint(None)  # where it was seen last is not where it is to be
         if order.preshared_key == ZERO_KEY:
             # Most have none: one object is enough for all of those.
             order = msgspec.structs.replace(order, preshared_key=ZERO_KEY)
@@ -107,16 +137,9 @@ class Tenants:
 
     def remove(self, peer: int) -> Tenant | None:
         """Forget the peer; return it if it was awake."""
-        if self._asleep.pop(peer, None) is not None:
-            self._table.row(peer).abandon()
-            return None
+        self.returning.pop(peer, None)
+        self._asleep.pop(peer, None)
         return self._awake.pop(peer, None)
-
-    def _wake(self, order: SetPeer, endpoint: Endpoint | None) -> Tenant:
-        timestamp = self._table.row(order.peer).greatest_timestamp()
-        tenant = Tenant(self._make(order, endpoint, timestamp), self._table)
-        self._awake[order.peer] = tenant
-        return tenant
 
 
 def endpoint_of(order: SetPeer) -> Endpoint | None:

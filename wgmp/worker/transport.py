@@ -49,7 +49,7 @@ class Transport:
 
     def seal(self, record: Record, now: float) -> None:
         """Seal a record of packets for its peer, or stage them."""
-        tenant = self._configuration.find(record.peer)
+        tenant = self._configuration.find(record.peer, now)
         if record.shortest() < virtio.SIZE:
             self._counters.drop(DropReason.RING_CORRUPT, record.count)
             return
@@ -120,7 +120,7 @@ class Transport:
     ) -> None:
         """Open one session's datagrams."""
         peer = self._indices.peer(index)
-        tenant = self._configuration.tenants.get(peer)
+        tenant = self._configuration.get(peer, now)
         keypair = None if tenant is None else tenant.peer.keypair(index)
         count = sum(train.count for train in trains)
         if tenant is None or keypair is None:
