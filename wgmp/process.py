@@ -122,9 +122,7 @@ class Loop:
 
     def run(self) -> None:
         """Take the configuration, then turn until the supervisor says stop."""
-        while not (self._begun or self._stopping):
-            select.select([self._control], [], [], _LONGEST_SLEEP_S)
-            self._take_orders(boottime())
+        self._wait_to_begin()
         busy = False
         while not self._stopping:
             timeout = 0.0 if busy else self._fall_asleep()
@@ -146,6 +144,14 @@ class Loop:
             self._watch_writers()
         for role in self._roles:
             role.teardown()
+
+    def _wait_to_begin(self) -> None:
+        """Take orders, and do nothing else, until the one to begin has come."""
+        with select.epoll() as waiting:
+            waiting.register(self._control.fileno(), select.EPOLLIN)
+            while not (self._begun or self._stopping):
+                waiting.poll(_LONGEST_SLEEP_S)
+                self._take_orders(boottime())
 
     def _beat(self, now: float) -> None:
         """Let every role's heartbeat show, not more often than is of use."""
