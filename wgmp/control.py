@@ -4,7 +4,7 @@
 
 | request | answer |
 |---|---|
-| `{"action": "stats"}` | a `stats.Snapshot` |
+| `{"action": "stats"}` | an `observe.snapshot.Snapshot` |
 | `{"action": "subscribe"}` | `{}`, then an event (events.py) per line until either side hangs up |
 | `{"action": "log_level", "level": "info"}` | `{}`: all processes log so much from now on |
 | anything else | `{"error": "..."}` |
@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
-from wgmp import logs, stats
+from wgmp import logs
 from wgmp.errors import ConfigError, ControlError
 from wgmp.events import AnyEvent
 from wgmp.logs import LogLevel
-from wgmp.stats import Snapshot
+from wgmp.observe.collect import collect
+from wgmp.observe.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from wgmp.supervisor import Supervisor
@@ -111,7 +112,7 @@ class ControlServer:
         match request:
             case Stats():
                 with logs.timed("collecting statistics"):
-                    return _encode(stats.collect(self._supervisor))
+                    return _encode(collect(self._supervisor))
             case SetLevel(level):
                 self._supervisor.set_log_level(level)
                 return b"{}"
