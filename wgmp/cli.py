@@ -12,10 +12,14 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+import msgspec
+
 from wgmp import __version__, keys, logs
-from wgmp.commands import agent, events, log_level, stats
+from wgmp.commands import agent, capture, events, log_level
 from wgmp.errors import WgmpError
 from wgmp.options import read_options
+
+_STATS_INTERVAL_S = 0.5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,8 +82,14 @@ def _parser() -> argparse.ArgumentParser:
     supervise.add_argument("--foreground", action="store_true", help="do not detach")
     supervise.set_defaults(command=_supervise)
 
-    stats.add_to(commands)
+    stats = commands.add_parser("stats", help="what a gateway's processes and peers are doing")
+    stats.add_argument("interface", metavar="IFACE", nargs="?", help="default: the only one")
+    stats.add_argument("--json", action="store_true", help="as one JSON object")
+    stats.add_argument("--watch", action="store_true", help="again each second, until Ctrl-C")
+    stats.set_defaults(command=_stats)
+
     agent.add_to(commands)
+    capture.add_to(commands)
     events.add_to(commands)
     log_level.add_to(commands)
 
@@ -139,6 +149,23 @@ def _supervise(parsed: argparse.Namespace) -> int:
     )
     logs.set_up(options.log_level, options.log_format, os.environ)
     return gateway.start(options)
+
+
+def _stats(parsed: argparse.Namespace) -> int:
+    from wgmp import control, stats  # psutil takes a while to import
+
+    interface = control.choose_interface(parsed.interface)
+    while True:
+        snapshot = control.ask_stats(interface)
+        stats.measure(snapshot.processes, _STATS_INTERVAL_S)
+        if parsed.watch and not parsed.json and sys.stdout.isatty():
+            print("\033[H\033[2J", end="")
+        if parsed.json:
+            print(msgspec.json.encode(snapshot).decode(), flush=True)
+        else:
+            print(stats.render(snapshot), flush=True)
+        if not parsed.watch:
+            return 0
 
 
 def _genkey(parsed: argparse.Namespace) -> int:

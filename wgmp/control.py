@@ -4,9 +4,10 @@
 
 | request | answer |
 |---|---|
-| `{"action": "stats"}` | an `observe.snapshot.Snapshot` |
+| `{"action": "stats"}` | a `stats.Snapshot` |
 | `{"action": "subscribe"}` | `{}`, then an event (events.py) per line until either side hangs up |
 | `{"action": "log_level", "level": "info"}` | `{}`: all processes log so much from now on |
+| `{"action": "capture", ...}` (taphost.py) | the tap rings, until the client hangs up |
 | anything else | `{"error": "..."}` |
 """
 
@@ -21,12 +22,12 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
-from wgmp import logs
+from wgmp import logs, stats, taphost
 from wgmp.errors import ConfigError, ControlError
 from wgmp.events import AnyEvent
 from wgmp.logs import LogLevel
-from wgmp.observe.collect import collect
-from wgmp.observe.snapshot import Snapshot
+from wgmp.stats import Snapshot
+from wgmp.taphost import Capture, CaptureStarted
 
 if TYPE_CHECKING:
     from wgmp.supervisor import Supervisor
@@ -35,6 +36,7 @@ DIRECTORY = Path("/run/wgmp")
 
 _MAX_REQUEST_BYTES = 4096
 _CLIENT_TIMEOUT_S = 10.0
+_MAX_DESCRIPTORS = 253  # SCM_MAX_FD, linux/include/net/scm.h
 
 
 class Stats(msgspec.Struct, forbid_unknown_fields=True, tag_field="action", tag="stats"):
@@ -51,7 +53,7 @@ class SetLevel(msgspec.Struct, forbid_unknown_fields=True, tag_field="action", t
     level: LogLevel
 
 
-Request = Stats | Subscribe | SetLevel
+Request = Stats | Subscribe | SetLevel | Capture
 
 
 class Refusal(msgspec.Struct):
@@ -64,6 +66,7 @@ _decode_request: Callable[[bytes], Request] = msgspec.json.Decoder(Request).deco
 _decode_refusal = msgspec.json.Decoder(Refusal).decode
 _decode_event: Callable[[bytes], AnyEvent] = msgspec.json.Decoder(AnyEvent).decode
 _decode_snapshot = msgspec.json.Decoder(Snapshot).decode
+_decode_started = msgspec.json.Decoder(CaptureStarted).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -98,11 +101,15 @@ class ControlServer:
         try:
             async with asyncio.timeout(_CLIENT_TIMEOUT_S):
                 request = _read_request(await reader.readline())
-                if not isinstance(request, Subscribe):
-                    writer.write(self._answer(request) + b"\n")
-                    await writer.drain()
-                    return
-            await self._tell_events(reader, writer)
+            match request:
+                case Subscribe():
+                    await self._tell_events(reader, writer)
+                case Capture():
+                    await self._capture(request, reader, writer)
+                case _:
+                    async with asyncio.timeout(_CLIENT_TIMEOUT_S):
+                        writer.write(self._answer(request) + b"\n")
+                        await writer.drain()
         except (TimeoutError, ConnectionError, ValueError):
             writer.write(_encode(Refusal("one request of at most 4096 bytes, within 10 s")) + b"\n")
         finally:
@@ -112,7 +119,7 @@ class ControlServer:
         match request:
             case Stats():
                 with logs.timed("collecting statistics"):
-                    return _encode(collect(self._supervisor))
+                    return _encode(stats.collect(self._supervisor))
             case SetLevel(level):
                 self._supervisor.set_log_level(level)
                 return b"{}"
@@ -140,6 +147,23 @@ class ControlServer:
         finally:
             hung_up.cancel()
             hub.unsubscribe(subscription)
+
+    async def _capture(
+        self, request: Capture, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Hand the tap rings over; turn the taps off when the client hangs up."""
+        try:
+            answer, descriptors = taphost.start(self._supervisor, request)
+        except ControlError as error:
+            writer.write(_encode(Refusal(str(error))) + b"\n")
+            return
+        try:
+            taphost.send_descriptors(writer.get_extra_info("socket").fileno(), descriptors)
+            writer.write(_encode(answer) + b"\n")
+            await writer.drain()
+            await reader.read()
+        finally:
+            self._supervisor.fabric.taps.stop()
 
 
 def _read_request(line: bytes) -> Request | Refusal:
@@ -171,6 +195,18 @@ def follow_events(interface: str) -> Iterator[AnyEvent]:
         client.settimeout(None)
         for line in answer:
             yield _decode_event(line)
+
+
+def begin_capture(
+    interface: str, request: Capture
+) -> tuple[socket.socket, CaptureStarted, list[int]]:
+    """Begin a capture; return the connection, which ends it when closed, the gateway's answer,
+    and the descriptors of the tap rings. Raises ControlError."""
+    with _asking(interface, request) as (client, answer):
+        _, descriptors, _, _ = socket.recv_fds(client, 1, _MAX_DESCRIPTORS)
+        if not descriptors:
+            raise ControlError(_decode_refusal(b"{" + answer.readline()).error)
+        return client.dup(), _decode_started(_line(answer)), descriptors
 
 
 @contextlib.contextmanager

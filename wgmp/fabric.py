@@ -16,11 +16,15 @@ from wgmp.ring import Doorbell, RingReader, RingView, RingWriter, create_ring
 from wgmp.role import Devices, RoleContext
 from wgmp.sessions import SessionMemory
 from wgmp.shm import WORD_BYTES, Segment, require_ordered_stores
+from wgmp.tap import Taps
 from wgmp.topology import Topology
 
 log = logging.getLogger("wgmp")
 
 _WORDS_PER_LINE = 8
+
+# The workers see all packets that go through; the others those that they drop.
+_TAPPED = ("tun_reader", "udp_reader", "admission", "worker")
 
 
 class Fabric:
@@ -47,6 +51,7 @@ class Fabric:
         self.counters = {
             row.name: Counters(self._counters, number) for number, row in enumerate(topology.roles)
         }
+        self.taps = Taps([row.name for row in topology.roles if row.kind in _TAPPED])
         self.peers = PeerTable()
         self.indices = IndexTable()
         self.sessions = SessionMemory() if shared_sessions else None
@@ -78,6 +83,7 @@ class Fabric:
             indices=self.indices,
             sessions=self.sessions if is_worker else None,
             devices=devices,
+            tap=self.taps.tap(role),
         )
 
     def guard_sessions(self, roles: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ byte 0    header    16 x u32, see the table
 | 2 | used | bytes of payload, the sum of the lengths |
 | 3 | flags | `HANDSHAKE`: datagrams that carry DSCP 0x88; bits 8, 9: `ecn_flags` |
 | 4, 5 | peer | peer id, u64 |
+| 6..15 | annotation | of copies in tap rings only (tap.py), five u64 |
 
 A packet's place in the payload follows from the lengths before it, so datagrams of one size
 already lie as the kernel's segmentation offload wants them. The writer fills the slot through
@@ -48,6 +49,8 @@ SMALL_SLOT_BYTES = PAYLOAD_OFFSET + 2_048
 # UDP_MAX_SEGMENTS, and the most an IPv4 datagram has (65,535 less IP and UDP headers).
 MAX_TRAIN_DATAGRAMS = 64
 MAX_TRAIN_BYTES = 65_507
+
+_ANNOTATION = 3
 
 HANDSHAKE = 1
 _ECN_SHIFT = 8
@@ -181,6 +184,11 @@ class Record:
         header[3] = self.flags
         self._peer_words[2] = self.peer
 
+    def annotate(self, *words: int) -> None:
+        """Write an annotation: five u64."""
+        for number, word in enumerate(words, start=_ANNOTATION):
+            self._peer_words[number] = word
+
     # --- the reader's side ---
 
     def check(self) -> bool:
@@ -238,6 +246,10 @@ class Record:
             views.append(payload[at:end])
             at = end
         return views
+
+    def annotation(self) -> list[int]:
+        """Return the annotation's five words."""
+        return self._peer_words[_ANNOTATION:].tolist()
 
     @property
     def ecn(self) -> int:

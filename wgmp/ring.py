@@ -85,11 +85,14 @@ class Doorbell:
         return True
 
 
-def create_ring(name: str, slots: int, slot_bytes: int) -> Segment:
-    """Return a new, empty ring of `slots` slots of `slot_bytes` (a multiple of 64) each."""
+def create_ring(name: str, slots: int, slot_bytes: int, shared: bool = False) -> Segment:
+    """Return a new, empty ring of `slots` slots of `slot_bytes` (a multiple of 64) each.
+
+    `shared`: its memory can be given to other programs.
+    """
     if slots < 1 or slot_bytes % SLOT_ALIGNMENT:
         raise RingError(f"ring {name}: {slots} slots of {slot_bytes} bytes cannot be laid out")
-    segment = Segment(name, PAGE_BYTES + slots * slot_bytes)
+    segment = Segment(name, PAGE_BYTES + slots * slot_bytes, shared)
     segment.words[_SLOTS] = slots
     segment.words[_SLOT_BYTES] = slot_bytes
     segment.words[1] = VERSION

@@ -18,6 +18,7 @@ from wgmp.orders import Order
 from wgmp.peertable import IndexTable, PeerTable
 from wgmp.ring import RingReader, RingWriter
 from wgmp.sessions import SessionMemory
+from wgmp.tap import Tap
 from wgmp.tun import TunQueue
 
 
@@ -51,6 +52,7 @@ class RoleContext:
     indices: IndexTable
     sessions: SessionMemory | None
     devices: Devices
+    tap: Tap | None
 
 
 def _nothing_to_catch_up() -> None:
@@ -68,6 +70,7 @@ class Role:
         self.name = context.name
         self.inputs = list(context.inputs.values())
         self.counters = context.counters
+        self.tap = context.tap
         self.readable = False
         # Set by the loop. An order may be on its way to this role while what it is about came
         # quicker, through a ring: whoever misses something catches up and looks once more.

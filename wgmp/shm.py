@@ -52,19 +52,37 @@ class Segment:
     """One anonymous shared mapping of `size` bytes (rounded up to pages), zeroed by the kernel.
 
     `bytes` and `words` (8-byte words, native order) view the whole of it and live as long as
-    the segment. Raises OSError when there is no memory.
+    the segment. With `shared` its `descriptor` stays open, to be given to other programs.
+    Raises OSError when there is no memory.
     """
 
-    __slots__ = ("_mapping", "bytes", "size", "words")
+    __slots__ = ("_mapping", "bytes", "descriptor", "size", "words")
 
-    def __init__(self, name: str, size: int) -> None:
+    def __init__(self, name: str, size: int, shared: bool = False) -> None:
         self.size = -(-size // PAGE_BYTES) * PAGE_BYTES
-        descriptor = os.memfd_create(f"wgmp:{name}", os.MFD_CLOEXEC)
+        self.descriptor = os.memfd_create(f"wgmp:{name}", os.MFD_CLOEXEC)
         try:
-            os.ftruncate(descriptor, self.size)
-            self._mapping = mmap.mmap(descriptor, self.size, mmap.MAP_SHARED)
+            os.ftruncate(self.descriptor, self.size)
+            self._map()
         finally:
-            os.close(descriptor)
+            if not shared:
+                os.close(self.descriptor)
+
+    @classmethod
+    def of(cls, descriptor: int) -> Segment:
+        """Map a segment of another program. Raises OSError, ValueError for what is none."""
+        segment = cls.__new__(cls)
+        segment.descriptor = descriptor
+        segment.size = os.fstat(descriptor).st_size
+        segment._map()
+        return segment
+
+    def discard(self, start: int) -> None:
+        """Give the memory from byte `start` on, a page's first, back; it reads as zeros then."""
+        self._mapping.madvise(mmap.MADV_REMOVE, start)
+
+    def _map(self) -> None:
+        self._mapping = mmap.mmap(self.descriptor, self.size, mmap.MAP_SHARED)
         self.bytes = memoryview(self._mapping)
         self.words = self.bytes.cast("Q")
 

@@ -8,7 +8,7 @@ and nothing is copied.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from wgmp.counters import Block, Counter
@@ -33,10 +33,11 @@ _BLANK = Label(Kind.PACKETS)
 class RecordStream:
     """Records of one role for one ring. The label set last holds for all records to come.
 
-    `sent_packets`, `sent_bytes`: what was published since the label was set.
+    `sent_packets`, `sent_bytes`: what was published since the label was set. `tap`: is shown
+    each record before it is published.
     """
 
-    __slots__ = ("_counters", "_record", "_ring", "label", "sent_bytes", "sent_packets")
+    __slots__ = ("_counters", "_record", "_ring", "label", "sent_bytes", "sent_packets", "tap")
 
     def __init__(self, ring: RingWriter, counters: Block) -> None:
         self._ring = ring
@@ -45,6 +46,7 @@ class RecordStream:
         self.label = _BLANK
         self.sent_packets = 0
         self.sent_bytes = 0
+        self.tap: Callable[[Record], None] | None = None
 
     def waiting(self) -> int:
         """Return how many records of the ring its consumer has not released yet."""
@@ -115,6 +117,8 @@ class RecordStream:
         self._counters.add(Counter.BYTES_OUT, record.used)
         self.sent_packets += record.count
         self.sent_bytes += record.used
+        if self.tap is not None:
+            self.tap(record)
         self._ring.publish()
 
     def _open(self) -> Record | None:

@@ -32,7 +32,6 @@ from wgmp.events import ConfigurationChanged, RoleRestarted
 from wgmp.fabric import Fabric
 from wgmp.linkwatch import LinkWatch
 from wgmp.logs import LogLevel
-from wgmp.observe.names import Names, default_file
 from wgmp.orders import (
     MAX_MESSAGE_BYTES,
     Begin,
@@ -101,8 +100,6 @@ class Supervisor:
         self.interface = interface
         self.sandbox = limits
         self.pid = os.getpid()
-        self.started_at = boottime()
-        self.names = Names([default_file(interface)])
         self._silent = silent
         self.topology = topology
         rehearse()

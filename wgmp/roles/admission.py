@@ -35,6 +35,7 @@ from wgmp.protocol.outcome import DropReason, Endpoint
 from wgmp.protocol.ratelimiter import RateLimiter
 from wgmp.record import ENDPOINT_BYTES, HANDSHAKE, Kind, Record, unpack_endpoint
 from wgmp.role import Role, RoleContext
+from wgmp.tap import NOBODY, Point
 
 # Messages looked at in one step, or a few more. A Diffie-Hellman, or the cookie that is asked for
 # in its place, costs as much as a record of data.
@@ -98,6 +99,7 @@ class Admission(Role):
                 reason = self._admit(addressed, now)
                 if reason is not None:
                     self.counters.drop(reason)
+                    self._show(addressed, reason)
             looked_at += record.count
             self._queue.release()
         self.counters.add(Counter.PACKETS_IN, looked_at)
@@ -145,6 +147,7 @@ class Admission(Role):
             self._tell_failure(DropReason.UNKNOWN_PEER, endpoint, to_base64(opened.public_key))
             return DropReason.UNKNOWN_PEER
         row = row_of(peer)
+        self._show_message(datagram, endpoint, 0, peer)
         return self._hand_over(row, Kind.OPENED_INITIATION, peer, opened.pack(), endpoint)
 
     def _hand_over(
@@ -169,8 +172,31 @@ class Admission(Role):
         if record is None:
             self.counters.drop(DropReason.RING_FULL)
             return
+        self._show_message(reply, endpoint, 0, NOBODY, Point.OUTER_OUT)
         self._fill(record, Kind.DATAGRAMS, 0, reply, endpoint, HANDSHAKE)
         self._udp_writer.publish()
+
+    def _show(self, addressed: memoryview, reason: DropReason) -> None:
+        """Let a capture see a message that was dropped."""
+        endpoint = unpack_endpoint(addressed)
+        if endpoint is not None:
+            self._show_message(addressed[ENDPOINT_BYTES:], endpoint, reason)
+
+    def _show_message(
+        self,
+        message: bytes | memoryview,
+        endpoint: Endpoint,
+        reason: int,
+        peer: int = NOBODY,
+        point: Point = Point.OUTER_IN,
+    ) -> None:
+        """Let a capture see a message that comes or goes."""
+        if self.tap is not None and self.tap.on:
+            lengths = [len(message)]
+            kind = Kind.HANDSHAKE_MESSAGES
+            self.tap.packets(
+                kind, message, lengths, point, peer=peer, endpoint=endpoint, reason=reason
+            )
 
     def _fill(
         self,

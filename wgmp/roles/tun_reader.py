@@ -23,6 +23,7 @@ from wgmp.protocol.outcome import DropReason
 from wgmp.record import Kind, ecn_flags
 from wgmp.role import Role, RoleContext
 from wgmp.stream import Intake, Label, RecordStream
+from wgmp.tap import Point
 from wgmp.tun import DEFAULT_MTU
 
 _MAX_READ_BYTES = virtio.SIZE + 65_535
@@ -97,14 +98,14 @@ class TunReader(Role):
         self.counters.add(Counter.BYTES_IN, len(body))
         destination = ip.destination(body)
         if isinstance(destination, DropReason):
-            self.counters.drop(destination)
+            self._drop(destination, packet)
             return
         peer = self._route(destination)
         if peer is None:
             self.catch_up()
             peer = self._route(destination)
         if peer is None:
-            self.counters.drop(DropReason.NO_ROUTE)
+            self._drop(DropReason.NO_ROUTE, packet)
             self._answer(self._unreachable.unreachable(body, now))
             return
         if len(body) > self._mtu and self._is_too_big(packet, now):
@@ -144,9 +145,15 @@ class TunReader(Role):
         self._mtu = max(self._mtu, self._tun.current_mtu())
         if longest <= self._mtu:
             return False
-        self.counters.drop(DropReason.PACKET_TOO_BIG)
+        self._drop(DropReason.PACKET_TOO_BIG, packet)
         self._answer(self._too_big.too_big(body, self._mtu, now))
         return True
+
+    def _drop(self, reason: DropReason, packet: memoryview) -> None:
+        """Count a packet that goes no further, and let a capture see it."""
+        self.counters.drop(reason)
+        if self.tap is not None and self.tap.on:
+            self.tap.packets(Kind.PACKETS, packet, [len(packet)], Point.INNER_OUT, reason=reason)
 
     def _answer(self, error: bytes | None) -> None:
         """Write an ICMP error back to the TUN, if there is one to give."""

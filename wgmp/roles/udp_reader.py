@@ -29,6 +29,7 @@ from wgmp.protocol.outcome import DropReason, Endpoint
 from wgmp.record import Kind, ecn_flags, pack_endpoint
 from wgmp.role import Role, RoleContext
 from wgmp.stream import Intake, Label, RecordStream
+from wgmp.tap import Point
 from wgmp.udp import Receiver, Source
 
 _MAX_RECEIVE_BYTES = 65_535
@@ -130,14 +131,14 @@ class UdpReader(Role):
         first = datagrams[: lengths[0]]
         kind = messages.message_type(first)
         if isinstance(kind, DropReason):
-            self.counters.drop(kind, len(lengths))
+            self._drop(kind, datagrams, lengths, source)
             return
         if kind is MessageType.INITIATION or kind is MessageType.RESPONSE:
             self._knock(datagrams, source)
             return
         row = self._indices.row(messages.receiver_index(first))
         if row is None:
-            self.counters.drop(DropReason.UNKNOWN_INDEX, len(lengths))
+            self._drop(DropReason.UNKNOWN_INDEX, datagrams, lengths, source)
             return
         stream = self._workers[self._peers.owner(row)]
         if kind is MessageType.TRANSPORT:
@@ -149,12 +150,21 @@ class UdpReader(Role):
     def _knock(self, message: memoryview, source: Source) -> None:
         """Hand an initiation or a response to admission, if its mac1 is for us."""
         if self._mac1_key is None:
-            self.counters.drop(DropReason.NO_IDENTITY)
+            self._drop(DropReason.NO_IDENTITY, message, [len(message)], source)
         elif not mac1_ok(self._mac1_key, message):
-            self.counters.drop(DropReason.BAD_MAC1)
+            self._drop(DropReason.BAD_MAC1, message, [len(message)], source)
         else:
             addressed = b"".join((pack_endpoint(source.endpoint), message))
             self._admission.append(addressed, [len(addressed)])
+
+    def _drop(
+        self, reason: DropReason, datagrams: memoryview, lengths: list[int], source: Source
+    ) -> None:
+        """Count datagrams that go no further, and let a capture see them."""
+        self.counters.drop(reason, len(lengths))
+        if self.tap is not None and self.tap.on:
+            place = Kind.DATAGRAMS, datagrams, lengths, Point.OUTER_IN
+            self.tap.packets(*place, endpoint=source.endpoint, reason=reason)
 
     def _labelled(self, kind: Kind, source: Source, flags: int) -> Label:
         """Return the label; the same one as before where nothing has changed."""

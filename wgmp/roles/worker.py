@@ -26,6 +26,7 @@ from wgmp.worker.actions import Actions
 from wgmp.worker.configuration import Configuration
 from wgmp.worker.handshakes import Handshakes
 from wgmp.worker.indices import Indices
+from wgmp.worker.tapping import Tapping
 from wgmp.worker.transport import Transport
 
 # Records taken from one ring in one step.
@@ -47,7 +48,13 @@ class Worker(Role):
         indices = Indices(context.indices, peers, number, context.workers)
         self._actions = Actions(self.counters, udp, tun, lambda event: self.emit(event))
         self.configuration = Configuration(
-            number, peers, context.sessions, indices, self._actions, lambda: self.catch_up()
+            number,
+            peers,
+            context.sessions,
+            indices,
+            self._actions,
+            lambda: self.catch_up(),
+            self.tap,
         )
         shared = self.configuration, indices, self._actions
         self._transport = Transport(*shared, context.devices.offloads)
@@ -55,6 +62,7 @@ class Worker(Role):
         # What a predecessor had staged died with it.
         self.counters.drop(DropReason.WORKER_DIED, self.counters.value(Counter.STAGED))
         self.counters.store(Counter.STAGED, 0)
+        self._tapping = Tapping(self.tap, indices, udp, tun, self.counters)
 
     def obey(self, order: Order, now: float, sockets: list[socket.socket]) -> None:
         """Change peers, routes or the device's key, without touching what did not change."""
@@ -66,12 +74,13 @@ class Worker(Role):
 
     def step(self, now: float) -> bool:
         """Serve some records of each ring, then the timers that are due."""
+        serve = self._serve if not self._tapping.on() else self._tapping.around(self._serve)
         for ring in self.inputs:
             for _ in range(_BURST):
                 record = ring.peek()
                 if record is None:
                     break
-                self._serve(record, now)
+                serve(record, now)
                 ring.release()
         for _ in range(_TIMERS):
             if not self._serve_timer(now):

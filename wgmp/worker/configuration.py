@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import assert_never
 
@@ -30,10 +31,12 @@ from wgmp.orders import (
 from wgmp.peertable import PeerTable
 from wgmp.protocol import tai64n
 from wgmp.protocol.allowedips import AllowedIPs
+from wgmp.protocol.constants import KEY_SIZE
 from wgmp.protocol.noise import Identity
 from wgmp.protocol.outcome import Endpoint, Outcome
 from wgmp.protocol.peer import Peer
 from wgmp.sessions import SessionMemory, forget_unknown
+from wgmp.tap import Point, Tap
 from wgmp.tun import DEFAULT_MTU
 from wgmp.worker.actions import Actions
 from wgmp.worker.indices import Indices
@@ -82,6 +85,7 @@ class Configuration:
         indices: Indices,
         actions: Actions,
         catch_up: Callable[[], None],
+        tap: Tap | None = None,
     ) -> None:
         self.up = True  # the supervisor's first order says whether it is
         self.mtu = DEFAULT_MTU
@@ -93,6 +97,7 @@ class Configuration:
         self._indices = indices
         self._actions = actions
         self._catch_up = catch_up
+        self._tap = tap
         self._identity: Identity | None = None
         # Orders about peers that wait for Begin; None since.
         self._noted: list[SetPeer | RemovePeer] | None = []
@@ -229,7 +234,7 @@ class Configuration:
             keepalive=0,
             endpoint=endpoint,
             indices=self._indices,
-            randomness=os.urandom,
+            randomness=partial(self._random, order.peer),
             tai64n=_tai64n,
             greatest_timestamp=greatest_timestamp,
             store=store,
@@ -237,6 +242,15 @@ class Configuration:
         peer.mtu = self.mtu
         peer.running = self.up
         return peer
+
+    def _random(self, peer: int, count: int) -> bytes:
+        """Return random bytes for a peer; a key log that was asked for needs those that are a
+        handshake's ephemeral private key."""
+        drawn = os.urandom(count)
+        tap = self._tap
+        if count == KEY_SIZE and tap is not None and tap.wants(Point.SECRET, peer):
+            tap.secret(drawn, peer)
+        return drawn
 
     def _remove_peer(self, order: RemovePeer) -> None:
         if self._noted is not None:
