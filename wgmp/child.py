@@ -31,17 +31,24 @@ _PR_SET_NAME = 15
 
 _CONTROL_BUFFER_BYTES = 4 << 20
 _SO_SNDBUFFORCE = 32
+_TRACE_BYTES = 1 << 16
 
 
 class Child:
-    """A running role process. `pidfd` is readable when it has ended; `control` carries reports."""
+    """A running role process. `pidfd` is readable when it has ended; `control` carries reports.
 
-    def __init__(self, row: ProcessRow, pid: int, control: socket.socket) -> None:
+    `hung_s`: how long its loop had not turned when it was found to hang, else None. `_trace`: a
+    file in memory, where it writes its stack when a signal ends it.
+    """
+
+    def __init__(self, row: ProcessRow, pid: int, control: socket.socket, trace: int) -> None:
         self.row = row
         self.pid = pid
         self.pidfd = os.pidfd_open(pid)
         self.control = control
         self.ready = False
+        self.hung_s: float | None = None
+        self._trace = trace
         self._queue: deque[tuple[bytes, list[int]]] = deque()
 
     def send(self, messages: Iterable[bytes], descriptors: list[int]) -> bool:
@@ -77,21 +84,34 @@ class Child:
 
     def kill(self) -> None:
         """End the process at once."""
+        self._signal(signal.SIGKILL)
+
+    def abort(self) -> None:
+        """Let the process write down where it is, and end. One that is stopped does neither."""
+        self._signal(signal.SIGABRT)
+
+    def _signal(self, number: signal.Signals) -> None:
         try:
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        except ProcessLookupError:
+            signal.pidfd_send_signal(self.pidfd, number)
+        except (ProcessLookupError, OSError):
             log.debug("%s has gone already", self.row.name)
 
     def reap(self) -> str:
         """Collect the ended process; return how it ended, in words."""
         result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
-        os.close(self.pidfd)
+        stack = os.pread(self._trace, _TRACE_BYTES, 0).decode(errors="replace")
+        if stack:
+            log.error("%s was here:\n%s", self.row.name, stack.strip())
+        for descriptor in (self.pidfd, self._trace):
+            os.close(descriptor)
+        self.pidfd = -1
         self.control.close()
+        how = "" if self.hung_s is None else f"did not turn its loop for {self.hung_s:.1f} s and "
         if result is None:
-            return "ended"
+            return f"{how}ended"
         if result.si_code == os.CLD_EXITED:
-            return f"exited with {result.si_status}"
-        return f"was killed by {signal.Signals(result.si_status).name}"
+            return f"{how}exited with {result.si_status}"
+        return f"{how}was killed by {signal.Signals(result.si_status).name}"
 
 
 def spawn(
@@ -107,13 +127,14 @@ def spawn(
         ours.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _CONTROL_BUFFER_BYTES)
     except PermissionError:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CONTROL_BUFFER_BYTES)
+    trace = os.memfd_create(f"wgmp:trace of {row.name}", os.MFD_CLOEXEC)
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid:
         theirs.close()
-        return Child(row, pid, ours)
+        return Child(row, pid, ours, trace)
     code = 70
     try:
         # The parent's objects must never be collected here: closing them by number would close
@@ -126,7 +147,7 @@ def spawn(
         logs.name_process(row.name)
         bells = [bell.descriptor for bell in fabric.doorbells.values()]
         outside = [*devices.tun.descriptors(), *(sock.fileno() for sock in devices.sockets)]
-        _close_all_but([theirs.fileno(), *bells, *outside])
+        _close_all_but([theirs.fileno(), trace, *bells, *outside])
 
         def build() -> list[Role]:
             fabric.guard_sessions(row.roles)
@@ -134,7 +155,7 @@ def spawn(
             sandbox.enter(limits)
             return roles
 
-        code = process.run(build, fabric.doorbells[row.name], theirs, devices.sockets)
+        code = process.run(build, fabric.doorbells[row.name], theirs, devices.sockets, trace)
     finally:
         os._exit(code)
 

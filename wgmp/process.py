@@ -59,17 +59,19 @@ def run(
     doorbell: Doorbell,
     control: socket.socket,
     sockets: list[socket.socket],
+    trace: int,
 ) -> int:
     """Build the roles, report, and run them until told to stop; return the exit code.
 
-    `sockets`: the UDP sockets inherited, closed when others take their place. What goes wrong
-    is reported to the supervisor before the process ends.
+    `sockets`: the UDP sockets inherited, closed when others take their place. `trace`: a
+    descriptor to write the stack to when a signal ends the process. What else goes wrong is
+    reported to the supervisor before that.
     """
     signal.set_wakeup_fd(-1)  # the supervisor's event loop had one
     # Ctrl-C reaches the whole terminal; the supervisor alone decides when roles stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    faulthandler.enable()
+    faulthandler.enable(trace)
     try:
         loop = Loop(build(), doorbell, control, sockets)
         _report(control, Ready())
@@ -138,7 +140,7 @@ class Loop:
             for role in self._roles:
                 if role.step(now):
                     busy = True
-                role.counters.store(Counter.HEARTBEAT, int(now * 1e9))
+            self._beat(now)
             if broken:
                 self._watch()  # a role that has given its descriptor up is not woken by it again
             self._watch_writers()
@@ -151,7 +153,9 @@ class Loop:
             waiting.register(self._control.fileno(), select.EPOLLIN)
             while not (self._begun or self._stopping):
                 waiting.poll(_LONGEST_SLEEP_S)
-                self._take_orders(boottime())
+                now = boottime()
+                self._beat(now)
+                self._take_orders(now)
 
     def _beat(self, now: float) -> None:
         """Let every role's heartbeat show, not more often than is of use."""

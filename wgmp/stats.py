@@ -36,6 +36,7 @@ class ProcessFigures(msgspec.Struct):
     roles: list[str]
     pid: int
     restarts: int
+    hangs: int = 0
     cpu_percent: float = 0.0
     rss_bytes: int = 0
     pss_bytes: int = 0
@@ -117,7 +118,8 @@ def collect(supervisor: Supervisor) -> Snapshot:
         child = supervisor.children.get(row.name)
         pid = 0 if child is None else child.pid
         restarts = supervisor.restarts[row.name]
-        processes.append(ProcessFigures(row.name, list(row.roles), pid, restarts))
+        hangs = supervisor.hangs[row.name]
+        processes.append(ProcessFigures(row.name, list(row.roles), pid, restarts, hangs))
     roles = [
         RoleFigures(name, counters.figures(), counters.drops())
         for name, counters in fabric.counters.items()

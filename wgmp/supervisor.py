@@ -5,8 +5,8 @@
    the whole start.
 3. Serve UAPI: changes go from the device to all roles as orders.
 4. A role that dies is replaced at once, by one that inherits the same rings and descriptors
-   and is sent the whole configuration. One that keeps dying waits longer each time, and in
-   the end stops the gateway, with the reason.
+   and is sent the whole configuration; so is one that hangs, after it was killed. One that
+   keeps dying waits longer each time, and in the end stops the gateway, with the reason.
 5. SIGINT, SIGTERM, the end of the interface or of the UAPI socket: stop in order.
 
 The data path never waits for the supervisor; it parses nothing that comes from the network.
@@ -20,6 +20,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from wgmp.errors import RoleError, WgmpError
 from wgmp.eventhub import EventHub, ReplayWatch, changes_in
 from wgmp.events import ConfigurationChanged, RoleRestarted
 from wgmp.fabric import Fabric
+from wgmp.hangwatch import ABORT_GRACE_S, LOOK_EVERY_S, HangWatch
 from wgmp.linkwatch import LinkWatch
 from wgmp.logs import LogLevel
 from wgmp.orders import (
@@ -109,6 +111,8 @@ class Supervisor:
         self.device = Device(self, capacity=ROWS)
         self.children: dict[str, Child] = {}
         self.restarts: dict[str, int] = {row.name: 0 for row in topology.processes}
+        self.hangs: dict[str, int] = {row.name: 0 for row in topology.processes}
+        self._hang_watch = HangWatch(self.fabric.counters)
         self.offloads = offload.set_up(tun_descriptor, offloads_wanted)
         self._tun = tun.TunQueue(
             tun_descriptor,
@@ -160,6 +164,7 @@ class Supervisor:
                 loop.add_signal_handler(number, self.stop)
             self._link_watch.start(loop)
             self._tick(loop.time())
+            self._look_for_hangs()
             for row in self.topology.processes:
                 self._spawn(row)
             await self._wait_until_ready()
@@ -310,6 +315,15 @@ class Supervisor:
         delay = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** (count - 2)) if count > 1 else 0.0
         self.events.publish(RoleRestarted(process=name, how=how, delay_s=delay))
         self._loop.call_later(delay, self._replace, child.row)
+
+    def _look_for_hangs(self) -> None:
+        """End the processes whose loops do not turn; `_bury` replaces them."""
+        assert self._loop is not None
+        for child in self._hang_watch.look(self.children.values(), time.monotonic()):
+            self.hangs[child.row.name] += 1
+            child.abort()
+            self._loop.call_later(ABORT_GRACE_S, child.kill)
+        self._loop.call_later(LOOK_EVERY_S, self._look_for_hangs)
 
     def _replace(self, row: ProcessRow) -> None:
         if not self._stopping.is_set():

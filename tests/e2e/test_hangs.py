@@ -1,0 +1,44 @@
+"""A role that is there but does nothing is replaced; one that is aborted says where it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from wgmp.netns import wait_for
+
+from .conftest import MakeTunnel
+from .tunnel import transfer
+
+pytestmark = pytest.mark.root
+
+REPLACED_WITHIN_S = 3.0
+LIMIT_S = 20.0
+
+
+def test_a_stopped_worker_is_replaced_and_the_transfer_goes_on(tunnel: MakeTunnel) -> None:
+    ends = tunnel("wgmpd", "wireguard-go", topology="pipeline")
+    assert ends.left.ping(ends.right.inner4)
+    victim = ends.left.role_pids()["worker0"]
+    flow = transfer(ends.left, ends.right, "--seconds", "6")
+    wait_for(lambda: flow.received().bytes > 1_000_000, LIMIT_S, "the transfer gets going")
+    os.kill(victim, signal.SIGSTOP)
+    stopped = time.monotonic()
+    wait_for(lambda: ends.left.role_pids()["worker0"] not in (victim, 0), LIMIT_S, "a successor")
+    assert time.monotonic() - stopped < REPLACED_WITHIN_S + 1.0, "asking takes half a second"
+    before = flow.received().bytes
+    wait_for(lambda: flow.received().bytes > before, LIMIT_S, "traffic is back")
+    flow.finish(60)
+    rows = {row["name"]: row for row in ends.left.stats()["processes"]}
+    assert (rows["worker0"]["hangs"], rows["worker0"]["restarts"]) == (1, 1)
+    assert all(row["hangs"] == 0 for name, row in rows.items() if name != "worker0")
+    assert "worker0 did not turn its loop for" in ends.left.log.read_text()
+
+    os.kill(rows["udp_reader"]["pid"], signal.SIGABRT)
+    wait_for(lambda: "udp_reader was here" in ends.left.log.read_text(), LIMIT_S, "its stack")
+    stack = ends.left.log.read_text().partition("udp_reader was here")[2]
+    assert "process.py" in stack
+    assert ends.right.ping(ends.left.inner4)
