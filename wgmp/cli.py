@@ -15,8 +15,8 @@ from typing import NoReturn
 import msgspec
 
 from wgmp import __version__, keys, logs
-from wgmp.commands import agent, capture, events, log_level
-from wgmp.errors import WgmpError
+from wgmp.commands import agent, capture, completion, events, log_level
+from wgmp.errors import EXIT_CODES, WgmpError
 from wgmp.options import read_options
 
 _STATS_INTERVAL_S = 0.5
@@ -24,7 +24,7 @@ _STATS_INTERVAL_S = 0.5
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `wgmp`; return its exit code."""
-    parser = _parser()
+    parser = make_parser()
     parsed = parser.parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = parsed.command
     return _guard("wgmp", lambda: command(parsed))
@@ -32,6 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def main_wgmpd(arguments: Sequence[str] | None = None) -> int:
     """Run `wgmpd [-f|--foreground] IFACE`; return its exit code."""
+    parser = make_wgmpd_parser()
+    parsed = parser.parse_args(arguments)
+    return _guard("wgmpd", lambda: _supervise(parsed))
+
+
+def make_wgmpd_parser() -> argparse.ArgumentParser:
+    """Return the parser of `wgmpd`'s command line."""
     parser = _Parser(
         prog="wgmpd",
         description="Start a WireGuard gateway on a new interface, as wireguard-go does.",
@@ -42,13 +49,15 @@ def main_wgmpd(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-f", "--foreground", action="store_true", help="do not detach")
     parser.add_argument("--version", action="version", version=f"wgmp {__version__}")
     parser.add_argument("interface", metavar="IFACE", help="interface to create, such as wg0")
-    parsed = parser.parse_args(arguments)
-    return _guard("wgmpd", lambda: _supervise(parsed))
+    return parser
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of `wgmp`'s command line."""
     parser = _Parser(
-        prog="wgmp", description="A userspace WireGuard gateway that uses all your cores."
+        prog="wgmp",
+        description="A userspace WireGuard gateway that uses all your cores.",
+        epilog="exit codes: " + "; ".join(f"{code} {text}" for code, text in EXIT_CODES),
     )
     parser.add_argument("--version", action="version", version=f"wgmp {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -103,6 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="what this host can do, and what is missing")
     doctor.add_argument("--offload", action="store_true", help="send super-packets to find out")
     doctor.set_defaults(command=_doctor)
+
+    completion.add_to(commands, parser)
 
     demo = commands.add_parser("demo", help="two gateways and traffic, in namespaces of their own")
     demo.set_defaults(command=_demo)

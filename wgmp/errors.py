@@ -1,10 +1,17 @@
 """The errors an operator can meet, in one tree.
 
 Network input never raises past the peer: it is a drop with a reason (`protocol.outcome`).
-What is here reaches an operator as one line that says what to do.
+What is here reaches an operator as one line that says what to do, and as an exit code.
 """
 
 from __future__ import annotations
+
+EXIT_CODES = (
+    (0, "done"),
+    (1, "failed, for the reason in one line on standard error"),
+    (2, "a mistake on the command line or in a file, and what to write instead"),
+    (130, "ended by Ctrl-C"),
+)
 
 
 class WgmpError(Exception):
