@@ -271,14 +271,14 @@ def test_a_port_a_mark_or_peers_too_many_are_said_plainly() -> None:
         config.apply(parse(WHOLE), Device(Sockets(), capacity=1), no_resolver)
 
 
-def test_what_wgmp_leaves_to_wg_quick_is_noticed() -> None:
-    assert config.notices(parse(WHOLE)) == [
-        "wg0.conf: PreUp, PostUp, PreDown, PostDown: wgmp runs no hooks; "
-        "use wg-quick with wgmpd if you need it",
-        "wg0.conf: DNS: wgmp does not change the resolver; use wg-quick with wgmpd if you need it",
-        "wg0.conf: SaveConfig: wgmp does not write the file back; "
-        "use wg-quick with wgmpd if you need it",
-    ]
+def test_what_wgmp_does_not_do_is_noticed() -> None:
+    hooks, save = config.notices(parse(WHOLE))
+    assert hooks == (
+        "wg0.conf: PreUp, PostUp, PreDown, PostDown: not run: they are shell commands, "
+        "add --run-hooks to run them"
+    )
+    assert save.startswith("wg0.conf: SaveConfig: wgmp does not write the file back")
+    assert config.notices(parse(WHOLE), run_hooks=True) == [save]
     assert config.notices(parse("[Interface]\nMTU=1400")) == []
 
 

@@ -88,6 +88,9 @@ def make_parser() -> argparse.ArgumentParser:
         const="off",
         help="for debugging: roles keep the supervisor's rights",
     )
+    supervise.add_argument(
+        "--run-hooks", action="store_true", help="run PreUp, PostUp, PreDown and PostDown"
+    )
     supervise.add_argument("--foreground", action="store_true", help="do not detach")
     supervise.set_defaults(command=_supervise)
 
@@ -156,6 +159,7 @@ def _supervise(parsed: argparse.Namespace) -> int:
         sandbox=getattr(parsed, "sandbox", None),
         user=getattr(parsed, "user", None),
         sessions=getattr(parsed, "sessions", None),
+        run_hooks=getattr(parsed, "run_hooks", False),
         foreground=parsed.foreground,
     )
     logs.set_up(options.log_level, options.log_format, os.environ)

@@ -35,6 +35,25 @@ class _Section(msgspec.Struct, frozen=True, kw_only=True):
         return f"{type(self).__name__}({fields})"
 
 
+class Hooks(msgspec.Struct, frozen=True, kw_only=True):
+    """Shell commands in the order they run; `%i` in them is the interface. For bash."""
+
+    pre_up: tuple[str, ...] = ()
+    post_up: tuple[str, ...] = ()
+    pre_down: tuple[str, ...] = ()
+    post_down: tuple[str, ...] = ()
+
+    def named(self) -> list[str]:
+        """Return the names, as in a file, of the hooks there are."""
+        names = {
+            "PreUp": self.pre_up,
+            "PostUp": self.post_up,
+            "PreDown": self.pre_down,
+            "PostDown": self.post_down,
+        }
+        return [name for name, commands in names.items() if commands]
+
+
 class InterfaceConfig(_Section, frozen=True, kw_only=True):
     """The [Interface] section.
 
@@ -56,6 +75,16 @@ class InterfaceConfig(_Section, frozen=True, kw_only=True):
     pre_down: tuple[str, ...] = ()
     post_down: tuple[str, ...] = ()
     save_config: bool = False
+
+    @property
+    def hooks(self) -> Hooks:
+        """All hooks together."""
+        return Hooks(
+            pre_up=self.pre_up,
+            post_up=self.post_up,
+            pre_down=self.pre_down,
+            post_down=self.post_down,
+        )
 
 
 class PeerConfig(_Section, frozen=True, kw_only=True):
@@ -102,24 +131,17 @@ def parse(text: str, file: str) -> QuickConfig:
     )
 
 
-def notices(config: QuickConfig) -> list[str]:
-    """Return one line for each thing in the file that wgmp does not do itself."""
-    interface = config.interface
-    hooks = {
-        "PreUp": interface.pre_up,
-        "PostUp": interface.post_up,
-        "PreDown": interface.pre_down,
-        "PostDown": interface.post_down,
-    }
-    found = [name for name, commands in hooks.items() if commands]
+def notices(config: QuickConfig, run_hooks: bool = False) -> list[str]:
+    """Return one line for each thing in the file that wgmp does not do."""
+    hooks = ", ".join(config.interface.hooks.named())
     lines = []
-    if found:
-        lines.append(f"{', '.join(found)}: wgmp runs no hooks")
-    if interface.dns:
-        lines.append("DNS: wgmp does not change the resolver")
-    if interface.save_config:
-        lines.append("SaveConfig: wgmp does not write the file back")
-    return [f"{config.file}: {line}; use wg-quick with wgmpd if you need it" for line in lines]
+    if hooks and not run_hooks:
+        lines.append(f"{hooks}: not run: they are shell commands, add --run-hooks to run them")
+    if config.interface.save_config:
+        lines.append(
+            "SaveConfig: wgmp does not write the file back: `wg showconf` says what to put"
+        )
+    return [f"{config.file}: {line}" for line in lines]
 
 
 def apply(

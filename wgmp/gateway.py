@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import os
 import socket
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
+import msgspec
 import uvloop
 
 from wgmp import config as quick
 from wgmp import control, memory, sandbox, tun, uapi_server
-from wgmp.errors import CommandError, SocketError, WgmpError
+from wgmp.errors import SocketError, WgmpError
+from wgmp.manage import link
+from wgmp.manage.journal import Journal
+from wgmp.manage.runner import Commands
+from wgmp.manage.settings import LinkSettings, settings_of
 from wgmp.options import Options
 from wgmp.supervisor import Supervisor
 from wgmp.topology import choose
@@ -79,10 +82,41 @@ def _detach(options: Options, config: quick.QuickConfig | None) -> int:
 
 def _run(options: Options, config: quick.QuickConfig | None, ready: Callable[[], None]) -> int:
     memory.keep_out_of_dumps()
+    given = options.tun_fd
+    interface = options.interface if given is None else tun.name_of(given)
+    run, journal = Commands(), Journal.of(interface)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        if config is None:
+            # Whoever started the gateway sees to the link, and may have a journal of this name.
+            _serve(runner, interface, options, None, lambda supervisor: _only(ready))
+        else:
+            settings = settings_of(config, options.run_hooks)
+            try:
+                runner.run(link.before(interface, settings, run, journal))
+                _serve(
+                    runner,
+                    interface,
+                    options,
+                    config,
+                    lambda supervisor: _link_up(supervisor, settings, run, journal, ready),
+                )
+            finally:
+                runner.run(link.take_down(interface, run, journal))
+    log.info("%s is down", interface)
+    return 0
+
+
+def _serve(
+    runner: asyncio.Runner,
+    interface: str,
+    options: Options,
+    config: quick.QuickConfig | None,
+    up: Callable[[Supervisor], contextlib.AbstractAsyncContextManager[None]],
+) -> None:
+    """Open the interface and run the gateway on it to its end; `up` as in `Supervisor.run`."""
     topology = choose(options.topology, options.workers, _cores())
     limits = sandbox.decide(options.sandbox, options.user)
-    descriptor = tun.open_tun(options.interface) if options.tun_fd is None else options.tun_fd
-    interface = tun.name_of(descriptor)
+    descriptor = tun.open_tun(interface) if options.tun_fd is None else options.tun_fd
     os.set_blocking(descriptor, False)
     uapi = _uapi_listener(options.uapi_fd, interface)
     try:
@@ -108,22 +142,51 @@ def _run(options: Options, config: quick.QuickConfig | None, ready: Callable[[],
     async def main() -> None:
         try:
             if config is not None:
-                for line in quick.apply(config, supervisor.device) + quick.notices(config):
+                lines = quick.apply(config, supervisor.device)
+                for line in lines + quick.notices(config, options.run_hooks):
                     log.warning("%s", line)
                 supervisor.publish()
-                _configure_link(interface, config)
             await server.start()
-            if limits.on:
+            if limits.on and not options.run_hooks:  # hooks may need anything
                 sandbox.narrow_supervisor()
-            await supervisor.run(ready)
+            await supervisor.run(up(supervisor))
         finally:
             server.stop()
             _remove_uapi(uapi)
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
-    log.info("%s is down", interface)
-    return 0
+    runner.run(main())
+
+
+@contextlib.asynccontextmanager
+async def _only(ready: Callable[[], None]) -> AsyncIterator[None]:
+    ready()
+    yield
+
+
+@contextlib.asynccontextmanager
+async def _link_up(
+    supervisor: Supervisor,
+    settings: LinkSettings,
+    run: Commands,
+    journal: Journal,
+    ready: Callable[[], None],
+) -> AsyncIterator[None]:
+    """Bring the link up as `settings` say; take it down before the gateway stops."""
+    device = supervisor.device
+
+    async def set_mark(mark: int) -> None:
+        device.set_fwmark(mark)
+        supervisor.publish()
+
+    found = (peer.endpoint for peer in device.peers.values())
+    endpoints = tuple(endpoint for endpoint in found if endpoint is not None)
+    settings = msgspec.structs.replace(settings, endpoints=endpoints)
+    await link.bring_up(supervisor.interface, settings, run, journal, set_mark)
+    ready()
+    try:
+        yield
+    finally:
+        await link.take_down(supervisor.interface, run, journal, link_stays=True)
 
 
 def _cores() -> int:
@@ -141,24 +204,3 @@ def _remove_uapi(listener: socket.socket) -> None:
         path = listener.getsockname()
         listener.close()
         os.unlink(path)
-
-
-def _configure_link(interface: str, config: quick.QuickConfig) -> None:
-    """Set addresses and MTU, and bring the link up; raises CommandError."""
-    settings = config.interface
-    for address in settings.addresses:
-        family = "-4" if isinstance(address, ipaddress.IPv4Interface) else "-6"
-        _ip(family, "address", "add", str(address), "dev", interface)
-    mtu = settings.mtu if settings.mtu is not None else tun.DEFAULT_MTU
-    _ip("link", "set", "mtu", str(mtu), "up", "dev", interface)
-
-
-def _ip(*arguments: str) -> None:
-    command = ["ip", *arguments]
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=10)
-    except FileNotFoundError:
-        raise CommandError("there is no `ip` command: install iproute2") from None
-    except subprocess.SubprocessError as error:
-        printed = (getattr(error, "stderr", "") or "").strip()
-        raise CommandError(f"`{' '.join(command)}` failed: {printed or error}") from error

@@ -6,6 +6,7 @@
 | WGMP_TOPOLOGY | --topology | auto, pipeline, compact |
 | WGMP_CONFIG | --config | a file |
 | WGMP_OFFLOAD | --offload | auto, off |
+| | --run-hooks | |
 | WGMP_SANDBOX | --no-sandbox | auto, off |
 | WGMP_USER | --user | a user's name |
 | WGMP_SESSIONS | --sessions | shared, private |
@@ -40,7 +41,8 @@ _NOT_IN_NAMES = frozenset(b"/:%\0" + b" \t\n\v\f\r\xa0")
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What to run. `workers`: None leaves it to the number of cores.
 
-    `offload`: use those the kernel has. `sandbox`: let roles give up what they do not need;
+    `run_hooks`: run the shell commands in the configuration. `offload`: use those the kernel
+    has. `sandbox`: let roles give up what they do not need;
     `user`: whose they become then, "" for the default (sandbox.py). `shared_sessions`: they
     outlive a worker. `tun_fd`, `uapi_fd`: descriptors to use instead of opening, None to open.
     """
@@ -53,6 +55,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     sandbox: bool = True
     user: str = ""
     shared_sessions: bool = True
+    run_hooks: bool = False
     foreground: bool = False
     log_level: LogLevel = LogLevel.ERROR
     log_format: LogFormat = LogFormat.TEXT
@@ -72,6 +75,7 @@ def read_options(
     sandbox: str | None = None,
     user: str | None = None,
     sessions: str | None = None,
+    run_hooks: bool = False,
     foreground: bool = False,
 ) -> Options:
     """Return the options: what the command line gave (not None), else the environment.
@@ -92,6 +96,7 @@ def read_options(
         sandbox=_switch(*choose(sandbox, "--sandbox", "WGMP_SANDBOX")),
         user=choose(user, "--user", "WGMP_USER")[1],
         shared_sessions=_sessions(*choose(sessions, "--sessions", "WGMP_SESSIONS")),
+        run_hooks=run_hooks,
         foreground=_flag("WG_PROCESS_FOREGROUND", environment) or foreground,
         log_level=log_level("LOG_LEVEL", environment.get("LOG_LEVEL", "")),
         log_format=log_format_of(*choose(log_format, "--log-format", "WGMP_LOG_FORMAT")),

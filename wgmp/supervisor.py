@@ -21,7 +21,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from wgmp import logs, memory, netlink, offload, tun, udp
@@ -151,8 +151,8 @@ class Supervisor:
 
     # --- the whole run ---
 
-    async def run(self, ready: Callable[[], None]) -> None:
-        """Run until told to stop. `ready` is called once, when traffic can flow.
+    async def run(self, up: contextlib.AbstractAsyncContextManager[None]) -> None:
+        """Run until told to stop. `up` is entered when traffic can flow, left before it stops.
 
         Everything is taken down on every way out. Raises WgmpError for what ended it otherwise
         than in order.
@@ -170,9 +170,9 @@ class Supervisor:
             await self._wait_until_ready()
             if not self._stopping.is_set():
                 await server.start(self._uapi)
-                ready()
-                log.info("%s is up: %s", self.interface, describe(self.topology))
-                await self._watch_socket()
+                async with up:
+                    log.info("%s is up: %s", self.interface, describe(self.topology))
+                    await self._watch_socket()
         finally:
             self._link_watch.stop()
             self._remove_socket()

@@ -5,23 +5,34 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import shutil
+import signal
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec import structs
 
 from wgmp import config as quick
 from wgmp.addresses import resolve_endpoint
 from wgmp.manage import link
 from wgmp.manage.journal import Journal
-from wgmp.manage.runner import Commands
+from wgmp.manage.runner import Commands, Done
+from wgmp.manage.settings import settings_of
 from wgmp.netns import Namespace, Namespaces, wait_for
 
-from .tunnel import WGMPD, key
+from .tunnel import WGMP, WGMPD, key
 
-pytestmark = pytest.mark.root
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft"),
+    pytest.mark.skipif(shutil.which("sysctl") is None, reason="needs sysctl"),
+]
 
 PEER = key("pubkey", key("genkey"))
 PRIVATE = key("genkey")
@@ -60,7 +71,8 @@ class Host:
         stripped = self.space.run("wg-quick", "strip", str(path)).stdout
         self.space.run("wg", "setconf", self.interface, "/dev/stdin", stdin=stripped)
         config = quick.load(path)
-        return link.settings_of(config, [resolve_endpoint(peer.endpoint) for peer in config.peers])
+        endpoints = tuple(resolve_endpoint(peer.endpoint) for peer in config.peers)
+        return structs.replace(settings_of(config), endpoints=endpoints)
 
     def bring_up(self, settings: link.LinkSettings) -> None:
         asyncio.run(link.bring_up(self.interface, settings, self.run, self.journal))
@@ -83,6 +95,8 @@ class Host:
         for entry in every:
             # What the kernel gives a link that comes up the first time, and never takes away.
             kept = {"inet6_addr_gen_mode"} | (set() if "UP" in entry["flags"] else {"qdisc"})
+            # A gateway changes this one a moment after the MTU has changed.
+            kept.add("gso_max_size")
             for volatile in {"ifindex", "link_index"} | kept:
                 entry.pop(volatile, None)
         text = json.dumps(every)
@@ -120,8 +134,12 @@ def _alike(text: str, link_local: list[str]) -> str:
 def host(namespaces: Namespaces, tmp_path: Path) -> Iterator[Host]:
     space, router = namespaces.add("host"), namespaces.add("router")
     way_out = namespaces.connect(space, router)
+    (veth,) = set(space.links()) - {"lo"}
+    # Its link-local address is tried out for a second or two, and changes state and routes then.
+    space.run("ip", "-6", "address", "flush", "dev", veth, "scope", "link")
     space.run("ip", "route", "add", "default", "via", way_out.right4)
     space.run("ip", "route", "add", "default", "via", way_out.right6)
+    space.run("ip", "route", "add", "203.0.113.0/24", "via", way_out.right4, "mtu", "1380")
     return Host(space, space.interface_name("wl"), tmp_path)
 
 
@@ -139,6 +157,7 @@ def wg_quick(host: Host, verb: str, path: Path) -> None:
         pytest.param("", f"{PLAIN}, 0.0.0.0/0, ::/0", id="default-routes"),
         pytest.param("FwMark = 0x1234\nMTU = 1300", "0.0.0.0/0", id="default-v4-with-mark"),
         pytest.param("", "::/0, 0.0.0.0/1", id="default-v6"),
+        pytest.param("", f"{PLAIN}\nEndpoint = 203.0.113.9:51820", id="way-with-its-own-mtu"),
     ],
 )
 def test_what_bring_up_does_is_what_wg_quick_does(host: Host, interface: str, allowed: str) -> None:
@@ -161,3 +180,153 @@ def test_what_bring_up_does_is_what_wg_quick_does(host: Host, interface: str, al
     host.delete()
     assert host.state() == before
     assert not host.journal.path.exists()
+
+
+def assert_same(found: dict[str, object], expected: dict[str, object], when: str = "") -> None:
+    for what, state in expected.items():
+        assert found[what] == state, f"{what} {when}"
+
+
+def bring_up_and_die(host: Host, settings: link.LinkSettings, commands: int) -> bool:
+    """Bring up in a process that kills itself after so many commands; tell whether it did."""
+
+    class Mortal(Commands):
+        left = commands
+
+        async def run(self, *command: str, **settings: Any) -> Done:
+            if self.left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.left -= 1
+            return await super().run(*command, **settings)
+
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            host.run = Mortal("ip", "netns", "exec", host.space.name)
+            host.bring_up(settings)
+            code = 0
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
+
+
+def test_whenever_bring_up_is_killed_all_of_it_can_be_undone(host: Host) -> None:
+    settings = host.start(host.file(configuration("", f"{PLAIN}, 0.0.0.0/0, ::/0")))
+    created = host.state()
+    killed = 0
+    while bring_up_and_die(host, settings, killed):
+        host.journal = Journal(host.journal.path)
+        host.take_down()
+        assert_same(host.state(), created, f"after {killed} commands")
+        killed += 1
+    assert killed > 10
+    host.journal = Journal(host.journal.path)
+    assert host.state() != created
+    host.take_down()
+    assert host.state() == created
+
+
+def supervise(host: Host, path: Path, *options: str) -> subprocess.Popen[bytes]:
+    command = (WGMP, "supervise", host.interface, "--config", str(path), "--foreground", *options)
+    log = host.directory / "gateway.log"
+    log.unlink(missing_ok=True)
+    process = host.space.start(*command, log=log, environment={"LOG_LEVEL": "verbose"})
+    wait_for(lambda: "is up" in log.read_text() or process.poll(), 15, "the gateway starts")
+    assert process.poll() is None, log.read_text()
+    return process
+
+
+def test_supervise_leaves_nothing_when_it_stops_and_makes_up_for_being_killed(host: Host) -> None:
+    path = host.file(configuration("", f"{PLAIN}, 0.0.0.0/0, ::/0"))
+    before = host.state()
+    supervise(host, path).kill()
+    wait_for(lambda: not host.space.processes(), 8, "the roles end")
+    left_behind = host.state()
+    assert left_behind["rules"] != before["rules"]
+    assert left_behind["firewall"] != before["firewall"]
+
+    process = supervise(host, path)
+    assert "undoing what was left behind" in (host.directory / "gateway.log").read_text()
+    process.terminate()
+    assert process.wait(8) == 0
+    assert host.state() == before
+    assert list(Path("/run/wgmp").glob(f"{host.interface}*")) == []
+
+
+HOOKS = """\
+PreUp = echo pre-up %i $(ip link show %i 2>&1 | grep -c "mtu") >> DIR/said
+PostUp = wg set %i listen-port 40404; echo post-up $(wg show %i listen-port) >> DIR/said
+PreDown = echo pre-down $(ip link show %i | grep -c ",UP") >> DIR/said
+PostDown = echo post-down 1 >> DIR/said; echo post-down 2 >> DIR/said
+PostDown = echo post-down $(ip link show %i 2>&1 | grep -c "mtu") >> DIR/said
+"""
+
+
+def test_hooks_run_in_wg_quicks_order_but_only_when_asked_for(host: Host) -> None:
+    path = host.file(configuration(HOOKS.replace("DIR", str(host.directory))))
+    said = host.directory / "said"
+    process = supervise(host, path)
+    process.terminate()
+    assert process.wait(8) == 0
+    assert not said.exists()
+    log = (host.directory / "gateway.log").read_text()
+    assert "PreUp, PostUp, PreDown, PostDown: not run" in log
+
+    process = supervise(host, path, "--run-hooks")
+    process.terminate()
+    assert process.wait(8) == 0
+    assert said.read_text().splitlines() == [
+        f"pre-up {host.interface} 0",
+        "post-up 40404",
+        "pre-down 1",
+        "post-down 1",
+        "post-down 2",
+        "post-down 0",
+    ]
+
+
+def test_a_hook_that_fails_ends_the_start_and_leaves_nothing(host: Host) -> None:
+    path = host.file(configuration("PostUp = echo no luck >&2; exit 7"))
+    before = host.state()
+    done = host.space.run(
+        WGMP, "supervise", host.interface, "--config", str(path), "--run-hooks", check=False
+    )
+    assert done.returncode == 1
+    assert "exit 7` failed (7): no luck" in done.stderr
+    wait_for(lambda: not host.space.processes(), 8, "the gateway ends")
+    assert host.state() == before
+
+
+RESOLVCONF = """\
+#!/bin/sh
+echo "$@" >> "$SAID"
+if [ "$1" = -a ]; then cat >> "$SAID"; fi
+"""
+
+
+def test_the_resolver_is_told_what_wg_quick_tells_it(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs, said = host.directory / "bin", host.directory / "said"
+    programs.mkdir()
+    (programs / "resolvconf").write_text(RESOLVCONF)
+    (programs / "resolvconf").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setenv("SAID", str(said))
+    dns = "DNS = 9.9.9.9, example.org\nDNS = 2620:fe::fe example.net"
+    path = host.file(configuration(dns))
+    wg_quick(host, "up", path)
+    up = said.read_text()
+    wg_quick(host, "down", path)
+    wait_for(lambda: not host.space.processes(), 8, "the gateway ends")
+    assert "nameserver 9.9.9.9\nnameserver 2620:fe::fe\nsearch example.org example.net" in up
+
+    said.unlink()
+    settings = host.start(path)
+    host.bring_up(settings)
+    assert said.read_text() == up
+    host.take_down()
+    assert said.read_text() == f"{up}-d {host.interface} -f\n"

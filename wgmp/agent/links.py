@@ -16,11 +16,12 @@ from collections.abc import Iterable
 
 from wgmp.addresses import parse_prefix
 from wgmp.agent.settings import AgentSettings, NetworkSettings
+from wgmp.config import Hooks
 from wgmp.manage import link, routes
 from wgmp.manage.journal import Journal
 from wgmp.manage.link import SetMark
 from wgmp.manage.runner import Runner
-from wgmp.manage.settings import Hooks, LinkSettings
+from wgmp.manage.settings import LinkSettings
 from wgmp.protocol.outcome import Endpoint
 
 log = logging.getLogger("wgmp")

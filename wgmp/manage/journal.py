@@ -20,16 +20,17 @@ log = logging.getLogger("wgmp")
 
 
 class Undo(msgspec.Struct, frozen=True, kw_only=True):
-    """How one step is undone.
+    """How one step is undone: by `command`, with `stdin` as its input.
 
-    `command`, with `stdin` as its input. `of_link`: nothing is to be done once the interface
-    is gone, for it took the thing along. `shared`: a setting that several interfaces need; only
-    the last of them that goes sets it back. `limit_s`: seconds it may take.
+    `of_link`: nothing is to be done once the interface is gone, for it took the thing along.
+    `after_link`: it is only done when the interface is gone. `shared`: a setting that several
+    interfaces need; only the last of them that goes sets it back. `limit_s`: seconds it may take.
     """
 
     command: tuple[str, ...]
     stdin: str = ""
     of_link: bool = False
+    after_link: bool = False
     shared: str = ""
     limit_s: float = 10.0
 
@@ -73,7 +74,8 @@ class Journal:
 
     def of_others(self, shared: str) -> Undo | None:
         """Return the step by which another interface of this namespace shares a setting."""
-        for path in sorted(self.path.parent.glob("*.undo")):
+        paths = {*self.path.parent.glob("*.undo"), *DIRECTORY.rglob("*.undo")}
+        for path in sorted(paths):
             other = _read(path) if path != self.path else None
             if other is not None and other.namespace == self._file.namespace:
                 for step in other.steps:

@@ -24,9 +24,9 @@ from wgmp.errors import CommandError, WgmpError
 from wgmp.manage import mtu, resolver, routes
 from wgmp.manage.journal import Journal, Undo
 from wgmp.manage.runner import Runner
-from wgmp.manage.settings import Hooks, LinkSettings, settings_of
+from wgmp.manage.settings import LinkSettings
 
-__all__ = ["Hooks", "LinkSettings", "before", "bring_up", "settings_of", "take_down"]
+__all__ = ["LinkSettings", "before", "bring_up", "take_down"]
 
 _HOOK_LIMIT_S = 60.0
 
@@ -37,10 +37,16 @@ SetMark = Callable[[int], Awaitable[None]]
 
 
 async def before(interface: str, settings: LinkSettings, run: Runner, journal: Journal) -> None:
-    """Run the PreUp hooks: what wg-quick does before the interface exists. Raises CommandError."""
+    """Do what comes before the interface exists: the PreUp hooks. Raises CommandError.
+
+    Undoes what a killed gateway left in the journal, unless the interface is there.
+    """
+    if journal.steps and not await _exists(interface, run):
+        log.warning("%s: undoing what was left behind when it was killed", interface)
+        await take_down(interface, run, journal)
     if not settings.run_hooks:
         return
-    _journal_hooks(settings.hooks.post_down, interface, journal)
+    _journal_hooks(settings.hooks.post_down, interface, journal, after_link=True)
     try:
         await _run_hooks(settings.hooks.pre_up, interface, run)
     except BaseException:
@@ -78,28 +84,33 @@ async def bring_up(
         raise
 
 
-async def take_down(interface: str, run: Runner, journal: Journal) -> None:
+async def take_down(
+    interface: str, run: Runner, journal: Journal, link_stays: bool = False
+) -> None:
     """Undo all that the journal holds, newest first; never raises WgmpError.
 
     What cannot be undone is logged and left. The interface itself stays, if it is there.
+    `link_stays`: leave the PostDown hooks to a second call, when the interface is gone.
     """
-    if not journal.steps:
-        return
-    there = await _exists(interface, run)
+    there = bool(journal.steps) and await _exists(interface, run)
+    newest = True  # it may be written down but never taken
     while journal.steps:
         step = journal.steps[-1]
+        if step.after_link and link_stays:
+            return
         if there or not step.of_link:
-            await _undo(step, run, journal)
+            await _undo(step, run, journal, logging.INFO if newest else logging.WARNING)
         journal.drop_last()
+        newest = False
 
 
-async def _undo(step: Undo, run: Runner, journal: Journal) -> None:
+async def _undo(step: Undo, run: Runner, journal: Journal, level: int) -> None:
     if step.shared and journal.of_others(step.shared):
         return
     try:
         await run.run(*step.command, stdin=step.stdin, limit_s=step.limit_s)
     except WgmpError as error:
-        log.warning("not undone: %s", error)
+        log.log(level, "not undone: %s", error)
 
 
 async def _exists(interface: str, run: Runner) -> bool:
@@ -131,10 +142,13 @@ async def _set_up(interface: str, settings: LinkSettings, run: Runner) -> None:
     await run.run("ip", "link", "set", "mtu", str(size), "up", "dev", interface)
 
 
-def _journal_hooks(hooks: Iterable[str], interface: str, journal: Journal) -> None:
+def _journal_hooks(
+    hooks: Iterable[str], interface: str, journal: Journal, after_link: bool = False
+) -> None:
     # Backwards, for the journal is undone from its end.
     for hook in reversed(list(hooks)):
-        journal.add(Undo(command=_by_bash(hook, interface), limit_s=_HOOK_LIMIT_S))
+        command = _by_bash(hook, interface)
+        journal.add(Undo(command=command, after_link=after_link, limit_s=_HOOK_LIMIT_S))
 
 
 async def _run_hooks(hooks: Iterable[str], interface: str, run: Runner) -> None:

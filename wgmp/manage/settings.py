@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import msgspec
 
-from wgmp.config import QuickConfig
+from wgmp.config import Hooks, QuickConfig
 from wgmp.config_grammar import Address, DnsEntry
 from wgmp.protocol.allowedips import Prefix
 from wgmp.protocol.outcome import Endpoint
-
-
-class Hooks(msgspec.Struct, frozen=True, kw_only=True):
-    """Shell commands in the order they run; `%i` in them is the interface. For bash."""
-
-    pre_up: tuple[str, ...] = ()
-    post_up: tuple[str, ...] = ()
-    pre_down: tuple[str, ...] = ()
-    post_down: tuple[str, ...] = ()
-
-    def named(self) -> list[str]:
-        """Return the names, as in a wg-quick file, of the hooks there are."""
-        names = {
-            "PreUp": self.pre_up,
-            "PostUp": self.post_up,
-            "PreDown": self.pre_down,
-            "PostDown": self.post_down,
-        }
-        return [name for name, commands in names.items() if commands]
 
 
 class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,10 +31,8 @@ class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     run_hooks: bool = False
 
 
-def settings_of(
-    config: QuickConfig, endpoints: Iterable[Endpoint] = (), run_hooks: bool = False
-) -> LinkSettings:
-    """Return the settings in a wg-quick file; `endpoints`: its peers', resolved."""
+def settings_of(config: QuickConfig, run_hooks: bool = False) -> LinkSettings:
+    """Return the settings in a wg-quick file, without endpoints: those must be resolved first."""
     interface = config.interface
     return LinkSettings(
         addresses=interface.addresses,
@@ -64,12 +41,6 @@ def settings_of(
         dns=interface.dns,
         fwmark=interface.fwmark,
         allowed_ips=tuple(prefix for peer in config.peers for prefix in peer.allowed_ips),
-        endpoints=tuple(endpoints),
-        hooks=Hooks(
-            pre_up=interface.pre_up,
-            post_up=interface.post_up,
-            pre_down=interface.pre_down,
-            post_down=interface.post_down,
-        ),
+        hooks=interface.hooks,
         run_hooks=run_hooks,
     )
