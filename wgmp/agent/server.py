@@ -128,7 +128,7 @@ class ApiServer:
         """Answer one line."""
         try:
             request = _decode(line)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             refusal = Refusal(code="malformed", message=f"not a request: {error}")
             client.write(_encode(Answer(id=_id_in(line), error=refusal)) + b"\n")
             return
@@ -187,6 +187,6 @@ class _Id(msgspec.Struct):
 
 
 def _id_in(line: bytes) -> int | str | None:
-    with contextlib.suppress(msgspec.DecodeError):
+    with contextlib.suppress(msgspec.DecodeError, RecursionError):
         return msgspec.json.decode(line, type=_Id).id
     return None
