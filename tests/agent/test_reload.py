@@ -1,0 +1,125 @@
+"""`wgmp reload`: what changed in the file changes, and what did not goes on."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from wgmp.netns import wait_for
+
+from .site import Site
+
+pytestmark = pytest.mark.root
+
+STRANGER = (
+    '[[network.home.peers]]\npublic_key = "' + "A" * 43 + '="\nallowed_ips = ["10.88.0.0/16"]\n'
+)
+
+
+def handshakes(site: Site) -> str:
+    """Return when the gateway's handshakes were."""
+    return site.space.run("wg", "show", site.interface, "latest-handshakes").stdout
+
+
+def routes(site: Site) -> str:
+    """Return the interface's routes."""
+    return site.space.run("ip", "route", "show", "dev", site.interface).stdout
+
+
+def test_a_reload_leaves_running_sessions_alone(site: Site) -> None:
+    site.start(site.head(), site.home())
+    site.peer.accept(site.public_key(), "10.77.0.1/32", "10.79.0.1/32")
+    site.wait_for_state("running")
+    assert site.pings("10.77.0.2")
+    session = handshakes(site)
+    gateway = site.wgmp("status", "home").stdout
+    assert "peer peer" in gateway
+    assert site.wgmp("reload").stdout == "unchanged: home\n"
+
+    # another peer with a route, another address and MTU, another network
+    home = site.home("mtu = 1300").replace('["10.77.0.1/24"]', '["10.77.0.1/24", "10.79.0.1/24"]')
+    spare = "[network.spare]\nenable_wireguard = false\n"
+    site.file.write_text(site.head() + home + STRANGER + spare)
+    assert site.wgmp("reload").stdout == "added: spare\nchanged: home\n"
+    assert "10.88.0.0/16" in routes(site)
+    shown = site.space.run("ip", "address", "show", "dev", site.interface).stdout
+    assert "10.79.0.1/24" in shown
+    assert "mtu 1300" in shown
+    assert site.states() == {"home": "running", "spare": "stopped"}
+    assert site.pings("10.77.0.2")
+    assert handshakes(site).startswith(session), "there was no new handshake"
+
+    # and all of it taken back, by the signal
+    site.file.write_text(site.head() + site.home("mtu = 1300"))
+    assert site.process is not None
+    site.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "10.88.0.0/16" not in routes(site), 10, "the route goes")
+    wait_for(lambda: site.states() == {"home": "running"}, 10, "the network is forgotten")
+    assert "10.79.0.1" not in site.space.run("ip", "address", "show", "dev", site.interface).stdout
+    assert site.pings("10.77.0.2")
+    assert handshakes(site) == session
+
+
+def test_a_peer_that_roamed_stays_where_it_is_through_a_reload(site: Site) -> None:
+    site.start(site.head(), site.home())
+    site.peer.accept(site.public_key(), "10.77.0.1/32")
+    site.wait_for_state("running")
+    assert site.pings("10.77.0.2")
+    site.far.run("wg", "set", site.peer.interface, "listen-port", "40404")
+    site.far.run("ping", "-c1", "-W5", "10.77.0.1")
+    assert ":40404" in site.wgmp("status", "home").stdout
+    site.file.write_text(site.head() + site.home() + STRANGER)
+    assert site.wgmp("reload", "home").stdout == "changed: home\n"
+    assert ":40404" in site.wgmp("status", "home").stdout
+
+
+def test_a_wrong_file_changes_nothing_and_is_told(site: Site) -> None:
+    site.start(site.head(), site.home())
+    site.wait_for_state("running")
+    site.file.write_text(site.head() + site.home("tabel = 5"))
+    refused = site.wgmp("reload", check=False)
+    assert refused.returncode == 1
+    assert f"{site.file}:9: network.home.tabel: is not known: did you mean table?" in refused.stderr
+    check = site.wgmp("agent", "check", "--config", str(site.file), check=False)
+    assert check.returncode == 2
+    assert site.states() == {"home": "running"}
+    unknown = site.wgmp("connect", "hom", check=False)
+    assert unknown.stderr == "wgmp: there is no network hom; there are: home\n"
+
+
+def test_a_network_moves_to_another_interface_and_its_default_route_with_it(site: Site) -> None:
+    whole = site.home(peer_lines=('allowed_ips = ["0.0.0.0/0"]',))
+    site.start(site.head(), site.home())
+    site.peer.accept(site.public_key(), "10.77.0.1/32")
+    site.wait_for_state("running")
+    site.file.write_text(site.head() + whole)
+    assert site.wgmp("reload").stdout == "changed: home\n"
+    assert "fwmark" in site.space.run("ip", "rule").stdout
+    assert site.pings("10.77.0.2")
+    other = site.space.interface_name("wg")
+    site.file.write_text(site.head() + whole.replace(site.interface, other))
+    assert site.wgmp("reload").stdout == "changed: home\n"
+    assert (site.interface in site.space.links(), other in site.space.links()) == (False, True)
+    assert site.space.run("ip", "rule").stdout.count("fwmark") == 1
+    assert site.pings("10.77.0.2")
+
+
+def test_a_gateway_that_is_killed_is_started_again(site: Site) -> None:
+    site.start(site.head(), site.home())
+    site.peer.accept(site.public_key(), "10.77.0.1/32")
+    site.wait_for_state("running")
+    (line,) = (
+        line for line in site.wgmp("status", "home").stdout.splitlines() if "gateway" in line
+    )
+    pid = line.split()[2].rstrip(",")
+    site.space.run("kill", "-KILL", pid)
+    site.wait_for_state("failed")
+    assert "the gateway was killed by SIGKILL" in site.wgmp("networks").stdout
+    site.wait_for_state("running")
+    assert site.pings("10.77.0.2")
+    # one that somebody else stopped in order is not: that was meant
+    site.space.run("ip", "link", "delete", site.interface)
+    site.wait_for_state("failed")
+    assert "its interface or UAPI socket was deleted" in site.wgmp("networks").stdout
+    assert "running" in site.wgmp("connect", "home").stdout
