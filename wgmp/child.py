@@ -37,8 +37,8 @@ _TRACE_BYTES = 1 << 16
 class Child:
     """A running role process. `pidfd` is readable when it has ended; `control` carries reports.
 
-    `hung_s`: how long its loop had not turned when it was found to hang, else None. `_trace`: a
-    file in memory, where it writes its stack when a signal ends it.
+    `started_at`: boot time. `hung_s`: how long its loop had not turned when it was found to
+    hang, else None. `_trace`: a file in memory, where it writes its stack when a signal ends it.
     """
 
     def __init__(self, row: ProcessRow, pid: int, control: socket.socket, trace: int) -> None:
@@ -47,6 +47,7 @@ class Child:
         self.pidfd = os.pidfd_open(pid)
         self.control = control
         self.ready = False
+        self.started_at = process.boottime()
         self.hung_s: float | None = None
         self._trace = trace
         self._queue: deque[tuple[bytes, list[int]]] = deque()

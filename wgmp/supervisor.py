@@ -71,9 +71,9 @@ _LATE_S = 0.5
 _MANY_ORDERS = 1000
 _GIVE_BACK_AFTER_S = 1.0
 
-# A role that dies again within _STABLE_S waits 0, 0.1, 0.2, 0.4 ... s; after _MAX_DEATHS in a
-# row there is no hope in one more.
-_STABLE_S = 10.0
+# A role that died before it was _STABLE_S old waits 0, 0.1, 0.2, 0.4 ... s; after _MAX_DEATHS in
+# a row there is no hope in one more.
+_STABLE_S = 3.0
 _FIRST_BACKOFF_S = 0.1
 _LONGEST_BACKOFF_S = 5.0
 _MAX_DEATHS = 10
@@ -124,7 +124,7 @@ class Supervisor:
         self._uapi = uapi
         self._uapi_path = Path(uapi.getsockname())
         self._sockets: list[socket.socket] = []
-        self._deaths: dict[str, tuple[int, float]] = {}
+        self._deaths: dict[str, int] = {}
         self._failure: WgmpError | None = None
         self._stopping = asyncio.Event()
         self._all_ready = asyncio.Event()
@@ -304,10 +304,8 @@ class Supervisor:
         if not child.ready and not self.restarts[name]:
             self.stop(RoleError(f"{name} {how} before it was ready"))
             return
-        count, last = self._deaths.get(name, (0, 0.0))
-        now = boottime()
-        count = count + 1 if now - last < _STABLE_S else 1
-        self._deaths[name] = (count, now)
+        young = boottime() - child.started_at < _STABLE_S
+        count = self._deaths[name] = self._deaths.get(name, 0) + 1 if young else 1
         if count > _MAX_DEATHS:
             self.stop(RoleError(f"{name} {how}, for the {count}th time in a row: giving up"))
             return

@@ -3,8 +3,9 @@
 `Transfer` runs this module as a program in two namespaces: `python -m wgmp.traffic receive
 ADDRESS PORT` serves one connection, `python -m wgmp.traffic send ADDRESS PORT [--bytes N]
 [--seconds S]` feeds it. Both print one JSON object a line: `{"bytes": N, "seconds": S}` about
-five times a second, and at the end the same with the `sha256` of the whole stream. The receiver
-reports 0 bytes once it listens. Used by the demo, the tests and the benchmark.
+five times a second (`--every S` for another pace), and at the end the same with the `sha256` of
+the whole stream. The receiver reports 0 bytes once it listens. Used by the demo, the tests and the
+benchmark.
 """
 
 from __future__ import annotations
@@ -30,18 +31,23 @@ _LISTEN_LIMIT_S = 15.0
 
 
 class Report(msgspec.Struct):
-    """How far an end is: `bytes` after `seconds`. `sha256`: in hex, "" before the end."""
+    """How far an end is: `bytes` after `seconds`. `sha256`: in hex, "" before the end.
+
+    `at`: the moment it is said, in seconds of the machine's monotonic clock.
+    """
 
     bytes: int = 0
     seconds: float = 0.0
     sha256: str = ""
+    at: float = 0.0
 
 
 class Transfer:
     """A transfer that runs from one namespace to another, begun by the constructor.
 
     `address`, `port`: where the receiver listens. `directory`: where both ends' output goes.
-    `limits`: options of the sender, such as "--bytes", "1000000". Raises CommandError.
+    `limits`: options of the sender, such as "--bytes", "1000000". `every_s`: how often the
+    receiver says at the most how far it is. Raises CommandError.
     """
 
     def __init__(
@@ -52,12 +58,14 @@ class Transfer:
         port: int,
         directory: Path,
         *limits: str,
+        every_s: float = _REPORT_EVERY_S,
     ) -> None:
         where = (address, str(port))
         tag = f"{receiver.name}-{port}-{time.monotonic_ns()}.log"
         self._logs = (directory / f"receive-{tag}", directory / f"send-{tag}")
         command = (sys.executable, "-m", "wgmp.traffic")
-        self._receiver = receiver.start(*command, "receive", *where, log=self._logs[0])
+        pace = ("--every", str(every_s))
+        self._receiver = receiver.start(*command, "receive", *where, *pace, log=self._logs[0])
         wait_for(self._listens, _LISTEN_LIMIT_S, f"the receiver listens on {address}")
         self._sender = sender.start(*command, "send", *where, *limits, log=self._logs[1])
 
@@ -74,6 +82,10 @@ class Transfer:
     def received(self) -> Report:
         """Return the receiver's last report."""
         return _last_report(self._logs[0])
+
+    def arrivals(self) -> list[Report]:
+        """Return all of the receiver's reports so far, each just after something arrived."""
+        return _reports(self._logs[0])
 
     def sent(self) -> Report:
         """Return the sender's last report."""
@@ -105,10 +117,16 @@ def _runs(process: subprocess.Popen[bytes], log: Path) -> bool:
 
 
 def _last_report(log: Path) -> Report:
+    reports = _reports(log, most=1)
+    return reports[0] if reports else Report()
+
+
+def _reports(log: Path, most: int = 0) -> list[Report]:
+    """Return the last `most` reports of an end, all for 0."""
     # The last line may be half written, and an error is no report.
     lines = log.read_text().rpartition("\n")[0].splitlines()
     reports = [line for line in lines if line.startswith("{")]
-    return msgspec.json.decode(reports[-1], type=Report) if reports else Report()
+    return [msgspec.json.decode(line, type=Report) for line in reports[-most:]]
 
 
 def send(address: str, port: int, limit_bytes: int, limit_s: float) -> None:
@@ -125,14 +143,14 @@ def send(address: str, port: int, limit_bytes: int, limit_s: float) -> None:
         report.finish()
 
 
-def receive(address: str, port: int) -> None:
+def receive(address: str, port: int, every_s: float = _REPORT_EVERY_S) -> None:
     """Take one connection and read it to its end. Raises OSError."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.create_server((address, port), family=family) as server:
         _say(Report())
         connection, _ = server.accept()
         with connection:
-            report = _Reporter()
+            report = _Reporter(every_s)
             while chunk := connection.recv(_CHUNK_BYTES):
                 report.add(chunk)
             report.finish()
@@ -141,8 +159,9 @@ def receive(address: str, port: int) -> None:
 class _Reporter:
     """Counts and hashes the stream; prints where it stands, not too often."""
 
-    def __init__(self) -> None:
+    def __init__(self, every_s: float = _REPORT_EVERY_S) -> None:
         self.count = 0
+        self._every_s = every_s
         self._digest = hashlib.sha256()
         self._start = self._last = time.monotonic()
 
@@ -153,7 +172,7 @@ class _Reporter:
         self.count += len(chunk)
         self._digest.update(chunk)
         now = time.monotonic()
-        if now - self._last >= _REPORT_EVERY_S:
+        if now - self._last >= self._every_s:
             self._last = now
             _say(Report(self.count, self.elapsed()))
 
@@ -162,6 +181,7 @@ class _Reporter:
 
 
 def _say(report: Report) -> None:
+    report.at = time.monotonic()
     print(msgspec.json.encode(report).decode(), flush=True)
 
 
@@ -173,10 +193,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("port", type=int)
     parser.add_argument("--bytes", type=int, default=1 << 62)
     parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--every", type=float, default=_REPORT_EVERY_S)
     options = parser.parse_args(arguments)
     work: dict[str, Callable[[], None]] = {
         "send": lambda: send(options.address, options.port, options.bytes, options.seconds),
-        "receive": lambda: receive(options.address, options.port),
+        "receive": lambda: receive(options.address, options.port, options.every),
     }
     try:
         work[options.direction]()
