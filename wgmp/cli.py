@@ -15,7 +15,7 @@ from typing import NoReturn
 import msgspec
 
 from wgmp import __version__, keys, logs
-from wgmp.commands import agent, capture, completion, events, log_level
+from wgmp.commands import agent, capture, completion, events, log_level, peers
 from wgmp.errors import EXIT_CODES, WgmpError
 from wgmp.options import read_options
 
@@ -116,6 +116,7 @@ def make_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--offload", action="store_true", help="send super-packets to find out")
     doctor.set_defaults(command=_doctor)
 
+    peers.add_to(commands)
     completion.add_to(commands, parser)
 
     demo = commands.add_parser("demo", help="two gateways and traffic, in namespaces of their own")

@@ -8,14 +8,12 @@ checksums are computed anew, and where the local address was left to its routing
 from __future__ import annotations
 
 import os
-import socket
 import struct
 import time
-from functools import lru_cache
 
 import msgspec
 
-from wgmp.addresses import format_address, parse_address
+from wgmp import localaddress
 from wgmp.fastpath import checksum, reference, virtio
 from wgmp.protocol.constants import HANDSHAKE_TRAFFIC_CLASS
 from wgmp.protocol.outcome import DropReason, Endpoint
@@ -110,19 +108,6 @@ def _plain(packet: memoryview) -> list[bytes]:
     return [bytes(packet[virtio.SIZE :])] if isinstance(plain, DropReason) else plain
 
 
-@lru_cache
-def local_address(remote: bytes, scope_id: int = 0) -> bytes:
-    """Return the packed address that the kernel would send from, zeros where it cannot send."""
-    family = socket.AF_INET if len(remote) == 4 else socket.AF_INET6
-    place = (format_address(remote), 9) + ((0, scope_id) if len(remote) == 16 else ())
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(place)  # sends nothing
-        except OSError:
-            return bytes(len(remote))
-        return parse_address(probe.getsockname()[0].partition("%")[0])
-
-
 def wire_packet(
     datagram: bytes, endpoint: Endpoint, port: int, outgoing: bool, traffic_class: int
 ) -> bytes:
@@ -131,7 +116,7 @@ def wire_packet(
     `endpoint`: the peer's, with our address where that is known; `port`: ours.
     """
     theirs = endpoint.address
-    ours = endpoint.source or local_address(theirs, endpoint.scope_id)
+    ours = endpoint.source or localaddress.toward(theirs, endpoint.scope_id)
     source, destination = (ours, theirs) if outgoing else (theirs, ours)
     ports = (port, endpoint.port) if outgoing else (endpoint.port, port)
     length = len(datagram) + 8

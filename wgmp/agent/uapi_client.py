@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from wgmp.addresses import parse_endpoint
 from wgmp.agent.secret import wipe
 from wgmp.errors import ControlError
-from wgmp.keys import from_hex, to_base64
+from wgmp.keys import from_hex, public_key_of, to_base64
 from wgmp.protocol.outcome import Endpoint
 from wgmp.uapi_server import socket_path
 
@@ -31,8 +31,10 @@ class PeerView:
 
 @dataclass
 class DeviceView:
-    """What a gateway says of itself. `peers`: by public key as base64."""
+    """What a gateway says of itself. `public_key`: as base64, "" without a key; `peers`: by
+    public key as base64."""
 
+    public_key: str = ""
     listen_port: int = 0
     fwmark: int = 0
     peers: dict[str, PeerView] = field(default_factory=dict)
@@ -94,6 +96,8 @@ def _view(answer: bytearray) -> DeviceView:
     for line in answer.splitlines():
         key, _, value = line.partition(b"=")
         match key:
+            case b"private_key":
+                device.public_key = to_base64(public_key_of(from_hex(bytes(value))))
             case b"listen_port":
                 device.listen_port = int(value)
             case b"fwmark":
