@@ -92,11 +92,10 @@ class PeerConfig(_Section, frozen=True, kw_only=True):
 
     `endpoint`: `host:port` as written, the host maybe a name; "" if not given.
     `preshared_key`: 32 bytes, zeros for none. `keepalive`: seconds, 0 is off. None: not given,
-    which matters when a peer has a second section. `name`: from a comment, "" without one.
+    which matters when a peer has a second section.
     """
 
     public_key: bytes
-    name: str = ""
     preshared_key: bytes | None = None
     endpoint: str = ""
     allowed_ips: tuple[Prefix, ...] = ()
@@ -153,6 +152,13 @@ def apply(
     A name that does not resolve costs its peer the endpoint, and is a notice. Raises
     SocketError when the port or the mark cannot be had, DeviceFullError for too many peers.
     """
+    apply_interface(config, device)
+    device.replace_peers()
+    return [line for peer in config.peers for line in apply_peer(config, peer, device, resolve)]
+
+
+def apply_interface(config: QuickConfig, device: Device) -> None:
+    """Give the device the file's key, mark and port. Raises SocketError."""
     interface = config.interface
     device.set_private_key(interface.private_key)
     try:
@@ -167,13 +173,12 @@ def apply(
             "choose another ListenPort, or leave the line out to have one picked",
             error.errno or 0,
         ) from error
-    device.replace_peers()
-    return [line for peer in config.peers for line in _apply_peer(config, peer, device, resolve)]
 
 
-def _apply_peer(
+def apply_peer(
     config: QuickConfig, peer: PeerConfig, device: Device, resolve: Callable[[str], Endpoint]
 ) -> Iterator[str]:
+    """Give the device what one section says; yield notices. Raises DeviceFullError."""
     entry = device.add_peer(peer.public_key)
     if entry is None:
         yield f"{config.file}:{peer.line}: this peer has our own key, and is ignored"
@@ -188,10 +193,13 @@ def _apply_peer(
     if not peer.endpoint:
         return
     try:
-        device.set_endpoint(entry, resolve(peer.endpoint))
+        endpoint = resolve(peer.endpoint)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         yield (
             f"{config.file}:{peer.line}: endpoint {peer.endpoint}: {reason}: the peer has none "
             "until it calls, or until `wg set` gives it one"
         )
+    else:
+        if endpoint != entry.endpoint:  # the same one as before: it may have roamed since
+            device.set_endpoint(entry, endpoint)

@@ -13,19 +13,23 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
 import msgspec
 import uvloop
 
 from wgmp import config as quick
-from wgmp import control, memory, sandbox, tun, uapi_server
+from wgmp import control, inheritance, memory, sandbox, tun, uapi_server
 from wgmp.errors import SocketError, WgmpError
 from wgmp.manage import link
 from wgmp.manage.journal import Journal
 from wgmp.manage.runner import Commands
 from wgmp.manage.settings import LinkSettings, settings_of
 from wgmp.options import Options
+from wgmp.reload import synchronize
+from wgmp.service import Service
 from wgmp.supervisor import Supervisor
+from wgmp.systemd import Manager, take_descriptors
 from wgmp.topology import choose
 
 log = logging.getLogger("wgmp")
@@ -84,21 +88,25 @@ def _run(options: Options, config: quick.QuickConfig | None, ready: Callable[[],
     memory.keep_out_of_dumps()
     given = options.tun_fd
     interface = options.interface if given is None else tun.name_of(given)
+    inherited = inheritance.sort(take_descriptors(os.environ), interface)
+    start = _Start(interface, options, config, inherited, Manager(os.environ))
     run, journal = Commands(), Journal.of(interface)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         if config is None:
             # Whoever started the gateway sees to the link, and may have a journal of this name.
-            _serve(runner, interface, options, None, lambda supervisor: _only(ready))
+            _serve(runner, start, lambda supervisor: _only(ready))
         else:
             settings = settings_of(config, options.run_hooks)
+            # Nobody took it down: its supervisor was killed.
+            is_up = inherited.tun is not None and bool(journal.steps)
             try:
-                runner.run(link.before(interface, settings, run, journal))
+                if not is_up:
+                    runner.run(link.before(interface, settings, run, journal))
+                wanted = None if is_up else settings
                 _serve(
                     runner,
-                    interface,
-                    options,
-                    config,
-                    lambda supervisor: _link_up(supervisor, settings, run, journal, ready),
+                    start,
+                    lambda supervisor: _link_up(supervisor, wanted, run, journal, ready),
                 )
             finally:
                 runner.run(link.take_down(interface, run, journal))
@@ -106,19 +114,29 @@ def _run(options: Options, config: quick.QuickConfig | None, ready: Callable[[],
     return 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What a gateway is started with."""
+
+    interface: str
+    options: Options
+    config: quick.QuickConfig | None
+    inherited: inheritance.Inheritance
+    manager: Manager
+
+
 def _serve(
     runner: asyncio.Runner,
-    interface: str,
-    options: Options,
-    config: quick.QuickConfig | None,
+    start: _Start,
     up: Callable[[Supervisor], contextlib.AbstractAsyncContextManager[None]],
 ) -> None:
     """Open the interface and run the gateway on it to its end; `up` as in `Supervisor.run`."""
+    interface, options, inherited = start.interface, start.options, start.inherited
     topology = choose(options.topology, options.workers, _cores())
     limits = sandbox.decide(options.sandbox, options.user)
-    descriptor = tun.open_tun(interface) if options.tun_fd is None else options.tun_fd
+    descriptor = _tun_descriptor(start)
     os.set_blocking(descriptor, False)
-    uapi = _uapi_listener(options.uapi_fd, interface)
+    uapi = inherited.uapi or _uapi_listener(options.uapi_fd, interface)
     try:
         supervisor = Supervisor(
             interface,
@@ -129,6 +147,8 @@ def _serve(
             silent=not options.foreground,
             limits=limits,
             shared_sessions=options.shared_sessions,
+            inherited=inherited.udp,
+            manager=start.manager,
         )
         listener = uapi_server.bind_socket(control.socket_path(interface))
     except OSError as error:
@@ -138,19 +158,28 @@ def _serve(
         _remove_uapi(uapi)
         raise
     server = control.ControlServer(listener, supervisor)
+    service = Service(start.manager, supervisor, options.config)
+
+    @contextlib.asynccontextmanager
+    async def served() -> AsyncIterator[None]:
+        async with up(supervisor):
+            service.up()
+            yield
 
     async def main() -> None:
         try:
-            if config is not None:
-                lines = quick.apply(config, supervisor.device)
-                for line in lines + quick.notices(config, options.run_hooks):
+            if start.config is not None:
+                lines = synchronize(start.config, supervisor.device)
+                for line in lines + quick.notices(start.config, options.run_hooks):
                     log.warning("%s", line)
                 supervisor.publish()
+            service.start()
             await server.start()
             if limits.on and not options.run_hooks:  # hooks may need anything
                 sandbox.narrow_supervisor()
-            await supervisor.run(up(supervisor))
+            await supervisor.run(served())
         finally:
+            service.down()
             server.stop()
             _remove_uapi(uapi)
 
@@ -166,27 +195,35 @@ async def _only(ready: Callable[[], None]) -> AsyncIterator[None]:
 @contextlib.asynccontextmanager
 async def _link_up(
     supervisor: Supervisor,
-    settings: LinkSettings,
+    settings: LinkSettings | None,
     run: Commands,
     journal: Journal,
     ready: Callable[[], None],
 ) -> AsyncIterator[None]:
-    """Bring the link up as `settings` say; take it down before the gateway stops."""
+    """Bring the link up as `settings` say (None: it is); take it down before the gateway stops."""
     device = supervisor.device
 
     async def set_mark(mark: int) -> None:
         device.set_fwmark(mark)
         supervisor.publish()
 
-    found = (peer.endpoint for peer in device.peers.values())
-    endpoints = tuple(endpoint for endpoint in found if endpoint is not None)
-    settings = msgspec.structs.replace(settings, endpoints=endpoints)
-    await link.bring_up(supervisor.interface, settings, run, journal, set_mark)
+    if settings is not None:
+        found = (peer.endpoint for peer in device.peers.values())
+        endpoints = tuple(endpoint for endpoint in found if endpoint is not None)
+        settings = msgspec.structs.replace(settings, endpoints=endpoints)
+        await link.bring_up(supervisor.interface, settings, run, journal, set_mark)
     ready()
     try:
         yield
     finally:
         await link.take_down(supervisor.interface, run, journal, link_stays=True)
+
+
+def _tun_descriptor(start: _Start) -> int:
+    for given in (start.options.tun_fd, start.inherited.tun):
+        if given is not None:
+            return given
+    return tun.open_tun(start.interface)
 
 
 def _cores() -> int:

@@ -25,7 +25,7 @@ import struct
 from wgmp.syscalls import prctl
 
 # linux/prctl.h, linux/seccomp.h
-_PR_SET_SECCOMP = 22
+_PR_GET_SECCOMP, _PR_SET_SECCOMP = 21, 22
 _SECCOMP_MODE_FILTER = 2
 _ALLOW = 0x7FFF_0000
 _FAIL = 0x0005_0000
@@ -109,7 +109,11 @@ _SIOCGIFMTU = 0x8921
 
 def supported() -> bool:
     """Return whether this machine's calls are in the tables, and its kernel has seccomp."""
-    return platform.machine() in _ARCHITECTURES and os.path.exists("/proc/sys/kernel/seccomp")
+    try:
+        prctl(_PR_GET_SECCOMP)
+    except OSError:
+        return False
+    return platform.machine() in _ARCHITECTURES
 
 
 def program(machine: str, pid: int) -> bytes:

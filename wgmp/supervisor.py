@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from wgmp import logs, memory, netlink, offload, tun, udp
+from wgmp import inheritance, logs, memory, netlink, offload, tun, udp
 from wgmp.child import Child, spawn
 from wgmp.device import Device
 from wgmp.errors import RoleError, WgmpError
@@ -54,6 +54,7 @@ from wgmp.process import boottime
 from wgmp.rehearsal import rehearse
 from wgmp.role import Devices
 from wgmp.sandbox import OFF, Sandbox
+from wgmp.systemd import NOBODY, Manager
 from wgmp.topology import ProcessRow, Topology
 from wgmp.uapi_server import UapiServer
 
@@ -84,8 +85,9 @@ class Supervisor:
 
     `uapi`: the listening socket and its path. `offloads_wanted`: use those the kernel has.
     `silent`: roles print nothing (a daemon's). `limits`: what roles run under. `shared_sessions`:
-    they outlive a worker. Raises SocketError, RingError at once; `run` raises RoleError when a
-    role cannot start or keeps dying.
+    they outlive a worker. `inherited`: UDP sockets to begin with, instead of new ones; `manager`
+    keeps them. Raises SocketError, RingError at once; `run` raises RoleError when a role cannot
+    start or keeps dying.
     """
 
     def __init__(
@@ -98,8 +100,12 @@ class Supervisor:
         silent: bool = False,
         limits: Sandbox = OFF,
         shared_sessions: bool = True,
+        inherited: Sequence[socket.socket] = (),
+        manager: Manager = NOBODY,
     ) -> None:
         self.interface = interface
+        self._inherited = list(inherited)
+        self._manager = manager
         self.sandbox = limits
         self.pid = os.getpid()
         self._silent = silent
@@ -130,16 +136,22 @@ class Supervisor:
         self._all_ready = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.device.set_listen_port(0)
+        self.device.set_fwmark(udp.mark_of(self._sockets[0]))
         self.device.take_orders()
 
     # --- what the device needs done outside itself (device.Outside) ---
 
     def open_port(self, port: int) -> int:
         """Move to UDP `port`, 0 for any; return the one bound. Raises OSError."""
-        bound, sockets = udp.open_sockets(port, self.device.fwmark, self.offloads.udp_gro)
+        if self._inherited:  # the first time, for any port
+            bound, sockets = udp.adopt_sockets(self._inherited, self.offloads.udp_gro)
+            self._inherited = []
+        else:
+            bound, sockets = udp.open_sockets(port, self.device.fwmark, self.offloads.udp_gro)
         for old in self._sockets:
             old.close()
         self._sockets = sockets
+        self._manager.keep(inheritance.UDP, [sock.fileno() for sock in sockets])
         self._broadcast([self._sockets_order()], [sock.fileno() for sock in sockets])
         self.events.publish(ConfigurationChanged(listen_port=bound))
         return bound
@@ -148,6 +160,16 @@ class Supervisor:
         """Mark outgoing datagrams from now on. Raises OSError."""
         for sock in self._sockets:
             udp.set_mark(sock, mark)
+
+    @property
+    def tun_descriptor(self) -> int:
+        """The TUN, to be handed on."""
+        return self._tun.descriptor
+
+    @property
+    def uapi_descriptor(self) -> int:
+        """The listening socket of `wg`, to be handed on."""
+        return self._uapi.fileno()
 
     # --- the whole run ---
 
@@ -174,6 +196,7 @@ class Supervisor:
                     log.info("%s is up: %s", self.interface, describe(self.topology))
                     await self._watch_socket()
         finally:
+            self._manager.stopping()
             self._link_watch.stop()
             self._remove_socket()
             self.events.close()

@@ -73,6 +73,17 @@ def open_sockets(port: int, mark: int, gro: bool = False) -> tuple[int, list[soc
     raise OSError(errno.EADDRINUSE, "no port is free for both IPv4 and IPv6")
 
 
+def adopt_sockets(sockets: list[socket.socket], gro: bool) -> tuple[int, list[socket.socket]]:
+    """Return what `open_sockets` would, of sockets that it opened in an earlier life.
+
+    Their mark is the one they had. Raises OSError.
+    """
+    for sock in sockets:
+        with contextlib.suppress(OSError):  # a kernel without
+            sock.setsockopt(SOL_UDP, UDP_GRO, gro)
+    return sockets[0].getsockname()[1], sockets
+
+
 def _open(family: socket.AddressFamily, port: int, mark: int, gro: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
@@ -112,6 +123,11 @@ def _size_buffers(sock: socket.socket) -> None:
 def set_mark(sock: socket.socket, mark: int) -> None:
     """Set the fwmark of a socket's outgoing datagrams. Raises OSError without CAP_NET_ADMIN."""
     sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, mark)
+
+
+def mark_of(sock: socket.socket) -> int:
+    """Return the fwmark of a socket's outgoing datagrams, 0 for none."""
+    return sock.getsockopt(socket.SOL_SOCKET, _SO_MARK)
 
 
 class Source:

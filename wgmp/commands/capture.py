@@ -6,7 +6,6 @@ import argparse
 import sys
 from typing import Any, BinaryIO
 
-from wgmp import progress
 from wgmp.errors import ConfigError
 
 _WARNING = """\
@@ -75,9 +74,9 @@ def _capture(parsed: argparse.Namespace) -> int:
     if parsed.keys is not None:
         print(_WARNING.format(parsed.keys), file=sys.stderr)
     limits = parsed.count or sys.maxsize, parsed.seconds
-    with _output(parsed.file) as file, progress.under_way("capturing") as show:
+    with _output(parsed.file) as file:
         try:
-            written, lost = capture.run(interface, request, file, parsed.keys, *limits, show)
+            written, lost = capture.run(interface, request, file, parsed.keys, *limits)
         except BrokenPipeError:
             raise  # whoever read it has seen enough
         except OSError as error:

@@ -1,0 +1,177 @@
+"""A gateway under systemd: it tells how it is, and its interface outlives its supervisor.
+
+systemd itself cannot run here as process 1; tests/e2e/systemd.py plays its part.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import wgmp
+from wgmp.netns import Namespace, wait_for
+
+from .conftest import MakeTunnel
+from .systemd import Systemd, played
+from .tunnel import WGMP, Gateway, key
+
+pytestmark = pytest.mark.root
+
+SHARE = Path(wgmp.__file__).parent / "share"
+
+
+@dataclass
+class Service:
+    """A gateway that systemd has started with a file, beside a peer that is up."""
+
+    systemd: Systemd
+    space: Namespace
+    interface: str
+    file: Path
+    text: str
+    peer: Gateway
+
+    def start(self, **environment: str) -> int:
+        """Start it and wait until it is ready."""
+        heard = len(self.systemd.messages)
+        command = (WGMP, "supervise", self.interface, "--foreground", "--config", str(self.file))
+        pid = self.systemd.start(self.space, *command, **environment)
+        self.systemd.wait_for("READY=1", after=heard)
+        return pid
+
+    def write(self, text: str) -> None:
+        """Write its file."""
+        self.file.write_text(text)
+        self.file.chmod(0o600)
+
+    def pings(self) -> bool:
+        """Tell whether its peer answers."""
+        ping = ("ping", "-n", "-c1", "-i0.2", "-w5", self.peer.inner4)
+        return self.space.run(*ping, check=False).returncode == 0
+
+    def show(self, what: str) -> str:
+        """Return what `wg show INTERFACE WHAT` prints."""
+        return self.space.run("wg", "show", self.interface, what).stdout.strip()
+
+
+@pytest.fixture
+def service(tunnel: MakeTunnel, tmp_path: Path) -> Iterator[Service]:
+    """Give a service that is not started yet. Its peer calls nobody."""
+    ends = tunnel("wireguard-go", "wireguard-go")
+    ends.left.process.terminate()
+    ends.left.process.wait(10)
+    left, peer = ends.left, ends.right
+    text = (
+        f"[Interface]\nPrivateKey = {left.private_key}\nAddress = {left.inner4}/24\n\n"
+        f"[Peer]\nPublicKey = {peer.public_key}\nEndpoint = {peer.endpoint(4)}\n"
+        f"AllowedIPs = {peer.inner4}/32\n"
+    )
+    with played(tmp_path) as systemd:
+        name = left.namespace.interface_name("wg")
+        made = Service(systemd, left.namespace, name, tmp_path / "wg.conf", text, peer)
+        made.write(text)
+        yield made
+        print(systemd.messages, (tmp_path / "service.log").read_text())
+
+
+def test_a_killed_supervisors_interface_stays_and_its_successor_takes_it_over(
+    service: Service,
+) -> None:
+    space, name = service.space, service.interface
+    service.start()
+    assert service.pings()
+    space.run("ip", "route", "add", "198.51.100.0/24", "dev", name)
+    space.run("wg", "set", name, "fwmark", "77")  # as a default route has it
+    port = service.show("listen-port")
+    before = _index(space, name)
+    service.systemd.listen()
+    assert sorted(kept for kept, _ in service.systemd.kept) == ["tun", "uapi", "udp", "udp"]
+
+    service.systemd.kill()
+    wait_for(lambda: not space.processes(), 5, "no role outlives its supervisor")
+    assert _index(space, name) == before
+
+    service.start()
+    assert _index(space, name) == before
+    assert (service.show("listen-port"), service.show("fwmark")) == (port, "0x4d")
+    assert f"{service.peer.inner4.rpartition('.')[0]}.1/24" in _addresses(space, name)
+    assert "198.51.100.0/24" in space.run("ip", "route", "show", "dev", name).stdout
+    assert service.show("peers") == service.peer.public_key
+    assert service.pings()
+
+
+def test_a_reload_touches_no_session_of_an_unchanged_peer(service: Service) -> None:
+    pid = service.start()
+    assert service.pings()
+    handshake, port = service.show("latest-handshakes"), service.show("listen-port")
+    new = key("pubkey", key("genkey"))
+    service.write(service.text + f"\n[Peer]\nPublicKey = {new}\nAllowedIPs = 10.77.0.9/32\n")
+    heard = len(service.systemd.messages)
+    os.kill(pid, signal.SIGHUP)
+    begun = service.systemd.wait_for("RELOADING=1", after=heard)
+    assert any(line.startswith("MONOTONIC_USEC=") for line in begun)
+    service.systemd.wait_for("READY=1", after=heard)
+    assert set(service.show("peers").split()) == {service.peer.public_key, new}
+    assert handshake in service.show("latest-handshakes")
+    assert service.show("listen-port") == port
+    assert service.pings()
+
+
+def test_a_wrong_file_changes_nothing_and_the_status_says_so(service: Service) -> None:
+    pid = service.start()
+    service.write("[Interface]\nNonsense = 1\n")
+    heard = len(service.systemd.messages)
+    os.kill(pid, signal.SIGHUP)
+    message = service.systemd.wait_for("READY=1", after=heard)
+    assert any("not reloaded" in line and "Nonsense" in line for line in message)
+    assert service.pings()
+
+
+def test_the_watchdog_is_fed_and_the_end_is_told(service: Service) -> None:
+    pid = service.start(WATCHDOG_USEC="400000")
+    for _ in range(2):
+        service.systemd.wait_for("WATCHDOG=1", 2, after=len(service.systemd.messages))
+    os.kill(pid, signal.SIGTERM)
+    service.systemd.wait_for("STOPPING=1")
+    wait_for(lambda: not service.space.processes(), 8, "it ends")
+    service.systemd.listen()
+    assert [name for name, _ in service.systemd.kept if name == "uapi"] == []
+
+
+def _index(space: Namespace, interface: str) -> str:
+    return space.run("ip", "-o", "link", "show", "dev", interface).stdout.partition(":")[0]
+
+
+def _addresses(space: Namespace, interface: str) -> str:
+    return space.run("ip", "address", "show", "dev", interface).stdout
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Path:
+    """Give the shipped unit with this checkout's program in it."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("needs systemd-analyze")
+    text = (SHARE / "wgmp@.service").read_text().replace("/usr/local/bin/wgmp", WGMP)
+    path = tmp_path / "wgmp@.service"
+    path.write_text(text)
+    return path
+
+
+def test_systemd_finds_nothing_wrong_with_the_unit(unit: Path) -> None:
+    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    complaints = [line for line in done.stderr.splitlines() if "wgmp" in line]
+    assert complaints == []
+
+
+def test_systemd_finds_the_unit_well_confined(unit: Path) -> None:
+    command = ["systemd-analyze", "security", "--offline=yes", "--threshold=30", str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

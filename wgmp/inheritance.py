@@ -1,0 +1,77 @@
+"""What a supervisor takes over from one that was there before it.
+
+| name | what | kept as long as |
+|---|---|---|
+| tun | the TUN descriptor; with it the interface, its addresses and routes | the name is ours |
+| udp | the UDP sockets, and with them the port | both are on one port |
+| uapi | the listening socket of `wg` | its path is there |
+
+They come from systemd, which kept them for a supervisor that was killed.
+What is of no use is closed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wgmp import tun
+from wgmp.errors import TunDeviceError
+
+log = logging.getLogger("wgmp")
+
+TUN, UDP, UAPI = "tun", "udp", "uapi"
+
+
+@dataclass
+class Inheritance:
+    """The table's rows; whoever takes one from here owns it."""
+
+    tun: int | None = None
+    udp: list[socket.socket] = field(default_factory=list)
+    uapi: socket.socket | None = None
+
+
+def sort(named: Iterable[tuple[str, int]], interface: str) -> Inheritance:
+    """Return what of the named descriptors a supervisor of `interface` can use."""
+    found = Inheritance()
+    for name, descriptor in named:
+        match name:
+            case "tun" if found.tun is None and _is_tun_of(descriptor, interface):
+                found.tun = descriptor
+            case "udp":
+                _add(found.udp, socket.socket(fileno=descriptor))
+            case "uapi" if found.uapi is None and _is_reachable(descriptor):
+                found.uapi = socket.socket(fileno=descriptor)
+            case _:
+                log.info("descriptor %d (%s) is of no use any more", descriptor, name)
+                os.close(descriptor)
+    return found
+
+
+def _is_tun_of(descriptor: int, interface: str) -> bool:
+    try:
+        return tun.name_of(descriptor) == interface
+    except TunDeviceError:  # its interface was deleted
+        return False
+
+
+def _add(sockets: list[socket.socket], sock: socket.socket) -> None:
+    """Add a socket of the same port and another family; IPv4 goes first."""
+    port = sock.getsockname()[1]
+    if any(sock.family == other.family or port != other.getsockname()[1] for other in sockets):
+        sock.close()
+        return
+    sock.setblocking(False)
+    sockets.append(sock)
+    sockets.sort(key=lambda each: each.family)
+
+
+def _is_reachable(descriptor: int) -> bool:
+    with socket.socket(fileno=os.dup(descriptor)) as listener:
+        path = listener.getsockname()
+    return bool(path) and Path(path).is_socket()

@@ -1,0 +1,112 @@
+"""A gateway as a service: what it tells its manager (systemd.py), and a reload of its file.
+
+    up       -> the TUN, the UDP sockets and the UAPI socket are in systemd's keeping; READY
+    SIGHUP   -> RELOADING, the file is read and made true (reload.py), READY
+    all well -> WATCHDOG, at half the time that systemd waits for it: every role's loop turned
+    the end  -> STOPPING
+
+A supervisor that is killed loses its roles and sessions, and nothing that systemd keeps: the next
+one takes it over (inheritance.py) and shakes hands anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+from wgmp import config as quick
+from wgmp import inheritance
+from wgmp.counters import Counter, Counters
+from wgmp.errors import WgmpError
+from wgmp.process import boottime
+from wgmp.reload import synchronize
+from wgmp.supervisor import Supervisor, describe
+from wgmp.systemd import Manager
+
+log = logging.getLogger("wgmp")
+
+# An idle loop turns once a second; a busy machine is late.
+_FRESH_S = 5.0
+
+
+class Service:
+    """One gateway under `manager`; `config`: the file that a reload reads, None for none."""
+
+    def __init__(self, manager: Manager, supervisor: Supervisor, config: Path | None) -> None:
+        self._manager = manager
+        self._supervisor = supervisor
+        self._config = config
+        self._watchdog: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Hear SIGHUP from now on, in the running event loop."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
+
+    def up(self) -> None:
+        """Tell that traffic can flow, and go on telling that all is well."""
+        supervisor = self._supervisor
+        self._manager.keep(inheritance.TUN, [supervisor.tun_descriptor])
+        self._manager.keep(inheritance.UAPI, [supervisor.uapi_descriptor])
+        self._manager.ready(self._status())
+        if self._manager.watchdog_s is not None:
+            interval_s = self._manager.watchdog_s / 2
+            self._watchdog = asyncio.create_task(self._tell_alive(interval_s))
+
+    def down(self) -> None:
+        """The gateway has stopped, maybe without having been up."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        self._manager.forget(inheritance.UAPI)  # its path went, and it is of no use without
+
+    def reload(self) -> None:
+        """Make the device what the file says by now. A wrong file changes nothing, and is logged.
+
+        Endpoints that are names are asked for meanwhile; traffic does not wait for that.
+        """
+        if self._config is None:
+            log.warning("nothing to reload: the gateway was started without --config")
+            return
+        self._manager.reloading()
+        supervisor = self._supervisor
+        try:
+            config = quick.load(self._config)
+            for line in synchronize(config, supervisor.device):
+                log.warning("%s", line)
+        except WgmpError as error:
+            log.error("not reloaded: %s", error)
+            self._manager.ready(f"not reloaded: {error}")
+        else:
+            log.info("%s was reloaded", self._config)
+            self._manager.ready(self._status())
+        finally:
+            supervisor.publish()
+
+    def _status(self) -> str:
+        supervisor = self._supervisor
+        peers = len(supervisor.device.peers)
+        return (
+            f"{supervisor.interface}: {describe(supervisor.topology)}, {peers} peer(s), "
+            f"UDP port {supervisor.device.listen_port}"
+        )
+
+    async def _tell_alive(self, interval_s: float) -> None:
+        while True:
+            await asyncio.sleep(interval_s)
+            late = stale_roles(self._supervisor.fabric.counters, max(_FRESH_S, interval_s))
+            if late:
+                log.warning("no heartbeat from %s: systemd is not told", ", ".join(late))
+            else:
+                self._manager.alive()
+
+
+def stale_roles(roles: Mapping[str, Counters], limit_s: float) -> list[str]:
+    """Return the roles whose loop has not turned for `limit_s` seconds."""
+    now = boottime()
+    return [
+        name
+        for name, counters in roles.items()
+        if now - counters.value(Counter.HEARTBEAT) / 1e9 > limit_s
+    ]
