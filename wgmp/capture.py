@@ -35,11 +35,12 @@ def run(
     keys: str | None,
     most: int = sys.maxsize,
     seconds: float | None = None,
+    show: Callable[[str], None] = print,
 ) -> tuple[int, int]:
     """Capture into `file` until there are `most` packets, `seconds` are over, the gateway stops,
     or SIGINT or SIGTERM comes; return how many packets were written and how many records lost.
 
-    `keys`: the key log's path. Raises ControlError, OSError.
+    `keys`: the key log's path. `show` is told how far it is. Raises ControlError, OSError.
     """
     stopped = _stopped_by_signal()
     with contextlib.ExitStack() as stack:
@@ -62,6 +63,7 @@ def run(
                 elif key_log is not None:
                     key_log.ephemeral(to_base64(captured.packets[0]), captured.note.peer)
             writer.flush()
+            show(f"{written} packets")
         return written, reader.lost
 
 

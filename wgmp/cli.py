@@ -14,8 +14,8 @@ from typing import NoReturn
 
 import msgspec
 
-from wgmp import __version__, keys, logs
-from wgmp.commands import agent, capture, completion, events, log_level, peers
+from wgmp import __version__, keys, logs, progress
+from wgmp.commands import agent, capture, completion, events, log_level, peers, quick
 from wgmp.errors import EXIT_CODES, WgmpError
 from wgmp.options import read_options
 
@@ -104,6 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
     capture.add_to(commands)
     events.add_to(commands)
     log_level.add_to(commands)
+    quick.add_to(commands)
 
     for name, text, run in (
         ("genkey", "print a new private key", _genkey),
@@ -203,8 +204,13 @@ def _pubkey(parsed: argparse.Namespace) -> int:
 def _doctor(parsed: argparse.Namespace) -> int:
     from wgmp import doctor  # only it needs the namespaces
 
-    checks = []
-    for check in doctor.examine(parsed.offload):
+    checks: list[doctor.Check] = []
+    results = doctor.examine(parsed.offload)
+    while True:
+        with progress.under_way("looking at this host"):
+            check = next(results, None)
+        if check is None:
+            break
         print(check, flush=True)
         checks.append(check)
     return 0 if doctor.can_run(checks) else 1

@@ -92,10 +92,11 @@ class PeerConfig(_Section, frozen=True, kw_only=True):
 
     `endpoint`: `host:port` as written, the host maybe a name; "" if not given.
     `preshared_key`: 32 bytes, zeros for none. `keepalive`: seconds, 0 is off. None: not given,
-    which matters when a peer has a second section.
+    which matters when a peer has a second section. `name`: from a comment, "" without one.
     """
 
     public_key: bytes
+    name: str = ""
     preshared_key: bytes | None = None
     endpoint: str = ""
     allowed_ips: tuple[Prefix, ...] = ()

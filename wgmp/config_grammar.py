@@ -3,8 +3,8 @@
 The grammar is that of `wg setconf` (wireguard-tools src/config.c) with the keys that wg-quick
 adds (src/wg-quick/linux.bash): sections in brackets, `key = value`, keys in any case, "#" to
 the end of the line is a comment, lists by commas or by repeating the key, and of a repeated
-single value the last one counts. Every mistake is a ConfigError with file and line, and with
-what to write instead; no message holds a key.
+single value the last one counts. A peer's name is what comments have for it. Every mistake is a
+ConfigError with file and line, and with what to write instead; no message holds a key.
 """
 
 from __future__ import annotations
@@ -38,19 +38,30 @@ def read_sections(text: str, file: str) -> tuple[Fields, list[Fields]]:
     interface: Fields = {}
     peers: list[Fields] = []
     section: Fields | None = None
+    above: list[str] = []  # the comments directly above this line
     for number, line in enumerate(text.split("\n"), 1):
-        content = line.partition("#")[0].strip()
-        if not content:
+        content, hash_sign, comment = line.partition("#")
+        content = content.strip()
+        if hash_sign and not content:
+            above.append(comment)
             continue
         try:
             if content.startswith("["):
                 section = _open_section(content, interface, peers, number)
-            elif section is None:
-                raise ValueError("nothing may stand before the first section: write [Interface]")
+                if section is not interface and (name := _name(above, comment)):
+                    section["name"] = name
             else:
-                _take(section, _INTERFACE_KEYS if section is interface else _PEER_KEYS, content)
+                _name_inside(section, interface, above)
+                if content and section is None:
+                    raise ValueError(
+                        "nothing may stand before the first section: write [Interface]"
+                    )
+                if content and section is not None:
+                    _take(section, INTERFACE_KEYS if section is interface else PEER_KEYS, content)
         except ValueError as error:
             raise ConfigError(str(error), file, number) from None
+        above = []
+    _name_inside(section, interface, above)
     for peer in peers:
         if "public_key" not in peer:
             raise ConfigError("this peer has no key: add PublicKey = ...", file, peer["line"])
@@ -67,7 +78,33 @@ def _open_section(content: str, interface: Fields, peers: list[Fields], number: 
     raise ValueError(f"{content} is no section: write [Interface] or [Peer]")
 
 
-class _Key(NamedTuple):
+# wireguard exporters and dashboards call it so.
+_FRIENDLY_NAME = re.compile(r"\s*friendly_name\s*=\s*(\S.*?)\s*", re.IGNORECASE)
+_SETTING = re.compile(r"\w+\s*=")
+
+
+def _name(above: list[str], beside: str) -> str:
+    """Return a peer's name from the comments above its section, and beside the section's line.
+
+    `friendly_name = ...` if there is one, else the first that is no setting put out of use.
+    """
+    if name := _friendly_name(above):
+        return name
+    plain = (comment.strip("# \t\r") for comment in (*above, beside))
+    return next((name for name in plain if name and not _SETTING.match(name)), "")
+
+
+def _name_inside(section: Fields | None, interface: Fields, comments: list[str]) -> None:
+    if section is not None and section is not interface and (name := _friendly_name(comments)):
+        section["name"] = name
+
+
+def _friendly_name(comments: list[str]) -> str:
+    found = (_FRIENDLY_NAME.fullmatch(comment) for comment in comments)
+    return next((match[1] for match in found if match), "")
+
+
+class Key(NamedTuple):
     """How a key is spelt, the field it fills, and the reader of its value.
 
     A reader takes a stripped, non-empty text. A tuple it returns is added to what is there.
@@ -79,7 +116,7 @@ class _Key(NamedTuple):
     read: Callable[[str], Any]
 
 
-def _take(section: Fields, keys: Mapping[str, _Key], content: str) -> None:
+def _take(section: Fields, keys: Mapping[str, Key], content: str) -> None:
     text, equals, value = content.partition("=")
     name = "".join(text.split())
     if not equals:
@@ -193,29 +230,29 @@ def _items(text: str) -> list[str]:
     return text.replace(",", " ").split()
 
 
-def _by_name(*keys: _Key) -> dict[str, _Key]:
+def _by_name(*keys: Key) -> dict[str, Key]:
     return {key.spelling.lower(): key for key in keys}
 
 
-_INTERFACE_KEYS = _by_name(
-    _Key("PrivateKey", "private_key", _key),
-    _Key("ListenPort", "listen_port", _number(0, PORT_MAX)),
-    _Key("FwMark", "fwmark", _fwmark),
-    _Key("Address", "addresses", _addresses),
-    _Key("DNS", "dns", _dns),
-    _Key("MTU", "mtu", _number(MTU_MIN, MTU_MAX)),
-    _Key("Table", "table", _table),
-    _Key("PreUp", "pre_up", _hook),
-    _Key("PostUp", "post_up", _hook),
-    _Key("PreDown", "pre_down", _hook),
-    _Key("PostDown", "post_down", _hook),
-    _Key("SaveConfig", "save_config", _boolean),
+INTERFACE_KEYS = _by_name(
+    Key("PrivateKey", "private_key", _key),
+    Key("ListenPort", "listen_port", _number(0, PORT_MAX)),
+    Key("FwMark", "fwmark", _fwmark),
+    Key("Address", "addresses", _addresses),
+    Key("DNS", "dns", _dns),
+    Key("MTU", "mtu", _number(MTU_MIN, MTU_MAX)),
+    Key("Table", "table", _table),
+    Key("PreUp", "pre_up", _hook),
+    Key("PostUp", "post_up", _hook),
+    Key("PreDown", "pre_down", _hook),
+    Key("PostDown", "post_down", _hook),
+    Key("SaveConfig", "save_config", _boolean),
 )
 
-_PEER_KEYS = _by_name(
-    _Key("PublicKey", "public_key", _key),
-    _Key("PresharedKey", "preshared_key", _key),
-    _Key("Endpoint", "endpoint", _endpoint),
-    _Key("AllowedIPs", "allowed_ips", _allowed_ips),
-    _Key("PersistentKeepalive", "keepalive", _keepalive),
+PEER_KEYS = _by_name(
+    Key("PublicKey", "public_key", _key),
+    Key("PresharedKey", "preshared_key", _key),
+    Key("Endpoint", "endpoint", _endpoint),
+    Key("AllowedIPs", "allowed_ips", _allowed_ips),
+    Key("PersistentKeepalive", "keepalive", _keepalive),
 )

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any, BinaryIO
 
+from wgmp import progress
 from wgmp.errors import ConfigError
 
 _WARNING = """\
@@ -74,9 +75,9 @@ def _capture(parsed: argparse.Namespace) -> int:
     if parsed.keys is not None:
         print(_WARNING.format(parsed.keys), file=sys.stderr)
     limits = parsed.count or sys.maxsize, parsed.seconds
-    with _output(parsed.file) as file:
+    with _output(parsed.file) as file, progress.under_way("capturing") as show:
         try:
-            written, lost = capture.run(interface, request, file, parsed.keys, *limits)
+            written, lost = capture.run(interface, request, file, parsed.keys, *limits, show)
         except BrokenPipeError:
             raise  # whoever read it has seen enough
         except OSError as error:

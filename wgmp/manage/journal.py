@@ -14,6 +14,8 @@ from pathlib import Path
 
 import msgspec
 
+from wgmp.files import write_whole
+
 DIRECTORY = Path("/run/wgmp")
 
 log = logging.getLogger("wgmp")
@@ -85,11 +87,7 @@ class Journal:
 
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = self.path.with_suffix(".undo-new")
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(self._file))
-        new.replace(self.path)
+        write_whole(self.path, msgspec.json.encode(self._file))
 
 
 def _read(path: Path) -> _File | None:
