@@ -7,6 +7,7 @@ supervisor (PR_SET_PDEATHSIG), so that a supervisor killed outright leaves no or
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import os
@@ -37,6 +38,8 @@ _TRACE_BYTES = 1 << 16
 class Child:
     """A running role process. `pidfd` is readable when it has ended; `control` carries reports.
 
+    `ready`: it has said that it has all it needs. `started`: it has, or has ended; `drained`: it
+    reads nothing more, or has ended; `ended`: it has been reaped, and `ended_in_order`, or not.
     `started_at`: boot time. `hung_s`: how long its loop had not turned when it was found to
     hang, else None. `_trace`: a file in memory, where it writes its stack when a signal ends it.
     """
@@ -47,6 +50,10 @@ class Child:
         self.pidfd = os.pidfd_open(pid)
         self.control = control
         self.ready = False
+        self.started = asyncio.Event()
+        self.drained = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.ended_in_order = False
         self.started_at = process.boottime()
         self.hung_s: float | None = None
         self._trace = trace
@@ -108,6 +115,9 @@ class Child:
         self.pidfd = -1
         self.control.close()
         how = "" if self.hung_s is None else f"did not turn its loop for {self.hung_s:.1f} s and "
+        self.ended_in_order = result is not None and not result.si_status and not how
+        for event in (self.started, self.drained, self.ended):
+            event.set()
         if result is None:
             return f"{how}ended"
         if result.si_code == os.CLD_EXITED:

@@ -15,7 +15,7 @@ from typing import NoReturn
 import msgspec
 
 from wgmp import __version__, keys, logs, progress
-from wgmp.commands import agent, capture, completion, events, log_level, peers, quick
+from wgmp.commands import agent, capture, completion, events, log_level, peers, quick, workers
 from wgmp.errors import EXIT_CODES, WgmpError
 from wgmp.options import read_options
 
@@ -105,6 +105,7 @@ def make_parser() -> argparse.ArgumentParser:
     events.add_to(commands)
     log_level.add_to(commands)
     quick.add_to(commands)
+    workers.add_to(commands)
 
     for name, text, run in (
         ("genkey", "print a new private key", _genkey),

@@ -7,6 +7,7 @@
 | `{"action": "stats"}` | a `stats.Snapshot` |
 | `{"action": "subscribe"}` | `{}`, then an event (events.py) per line until either side hangs up |
 | `{"action": "log_level", "level": "info"}` | `{}`: all processes log so much from now on |
+| `{"action": "workers", "count": 4}` | `{}`, when there are so many workers |
 | `{"action": "capture", ...}` (taphost.py) | the tap rings, until the client hangs up |
 | anything else | `{"error": "..."}` |
 """
@@ -36,6 +37,7 @@ DIRECTORY = Path("/run/wgmp")
 
 _MAX_REQUEST_BYTES = 4096
 _CLIENT_TIMEOUT_S = 10.0
+_WORKERS_TIMEOUT_S = 30.0
 _MAX_DESCRIPTORS = 253  # SCM_MAX_FD, linux/include/net/scm.h
 
 
@@ -53,7 +55,13 @@ class SetLevel(msgspec.Struct, forbid_unknown_fields=True, tag_field="action", t
     level: LogLevel
 
 
-Request = Stats | Subscribe | SetLevel | Capture
+class SetWorkers(msgspec.Struct, forbid_unknown_fields=True, tag_field="action", tag="workers"):
+    """Ask for another number of workers."""
+
+    count: int
+
+
+Request = Stats | Subscribe | SetLevel | SetWorkers | Capture
 
 
 class Refusal(msgspec.Struct):
@@ -106,6 +114,8 @@ class ControlServer:
                     await self._tell_events(reader, writer)
                 case Capture():
                     await self._capture(request, reader, writer)
+                case SetWorkers(count):
+                    await self._set_workers(count, writer)
                 case _:
                     async with asyncio.timeout(_CLIENT_TIMEOUT_S):
                         writer.write(self._answer(request) + b"\n")
@@ -125,6 +135,14 @@ class ControlServer:
                 return b"{}"
             case Refusal():
                 return _encode(request)
+
+    async def _set_workers(self, count: int, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._supervisor.set_workers(count)
+        except ControlError as error:
+            writer.write(_encode(Refusal(str(error))) + b"\n")
+        else:
+            writer.write(b"{}\n")
 
     async def _tell_events(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -182,6 +200,13 @@ def ask_stats(interface: str) -> Snapshot:
 def set_log_level(interface: str, level: LogLevel) -> None:
     """Let the interface's gateway log so much from now on; raises ControlError."""
     with _asking(interface, SetLevel(level)) as (_, answer):
+        _line(answer)
+
+
+def set_workers(interface: str, count: int) -> None:
+    """Let the interface's gateway have so many workers; return when it has. Raises ControlError."""
+    with _asking(interface, SetWorkers(count)) as (client, answer):
+        client.settimeout(_WORKERS_TIMEOUT_S)
         _line(answer)
 
 

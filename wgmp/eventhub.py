@@ -131,6 +131,6 @@ class ReplayWatch:
         """Publish what came since the last look, which should be a second ago."""
         for role, counters in self._counters.items():
             count = counters.dropped(DropReason.REPLAYED)
-            if count - self._before[role] >= _BURST_DATAGRAMS:
+            if count - self._before.get(role, 0) >= _BURST_DATAGRAMS:
                 self._hub.publish(ReplayBurst(source=role, count=count - self._before[role]))
             self._before[role] = count

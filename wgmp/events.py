@@ -138,6 +138,19 @@ class RoleRestarted(Event):
         return f"{self.process} {self.how}: a successor starts in {self.delay_s:.1f} s"
 
 
+class WorkersChanged(Event):
+    """There are `workers` workers instead of `before`. Nobody worked for `pause_s` seconds."""
+
+    before: int
+    workers: int
+    pause_s: float
+
+    def text(self) -> str:
+        """Say from how many to how many."""
+        milliseconds = 1000 * self.pause_s
+        return f"{self.before} workers became {self.workers}, in {milliseconds:.0f} ms"
+
+
 class OffloadDisabled(Event):
     """The kernel refused an offload that worked before; the gateway goes on without it."""
 
@@ -197,6 +210,7 @@ AnyEvent = (
     | ReplayBurst
     | UnderLoad
     | RoleRestarted
+    | WorkersChanged
     | OffloadDisabled
     | ConfigurationChanged
     | EventsLost

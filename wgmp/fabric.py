@@ -1,7 +1,8 @@
-"""The fabric of one gateway: all its shared memory, made once before the first fork.
+"""The fabric of one gateway: all its shared memory, made before the first fork.
 
 A role's process, and each of its successors, inherits the mappings and attaches the ends that
-its topology rows give it.
+its topology rows give it. Another topology has rings, doorbells and taps of its own; counters,
+tables and sessions go on from the old fabric to the new one (`Fabric.succeed`).
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from wgmp.counters import Counters, create_counters
+from wgmp.counters import Counter, Counters, create_counters
 from wgmp.peertable import IndexTable, PeerTable
 from wgmp.ring import Doorbell, RingReader, RingView, RingWriter, create_ring
 from wgmp.role import Devices, RoleContext
 from wgmp.sessions import SessionMemory
 from wgmp.shm import WORD_BYTES, Segment, require_ordered_stores
 from wgmp.tap import Taps
-from wgmp.topology import Topology
+from wgmp.topology import MAX_ROLES, Topology
 
 log = logging.getLogger("wgmp")
 
@@ -34,7 +35,9 @@ class Fabric:
     that plain Python cannot order, OSError without memory.
     """
 
-    def __init__(self, topology: Topology, shared_sessions: bool = True) -> None:
+    def __init__(
+        self, topology: Topology, shared_sessions: bool = True, predecessor: Fabric | None = None
+    ) -> None:
         require_ordered_stores()
         self.topology = topology
         self.rings = {
@@ -42,19 +45,49 @@ class Fabric:
         }
         # One cache line per process holds its asleep word.
         line_bytes = _WORDS_PER_LINE * WORD_BYTES
-        bells = Segment("doorbells", len(topology.processes) * line_bytes)
+        self._bells = Segment("doorbells", len(topology.processes) * line_bytes)
         self.doorbells = {
-            row.name: Doorbell(bells, number * _WORDS_PER_LINE)
+            row.name: Doorbell(self._bells, number * _WORDS_PER_LINE)
             for number, row in enumerate(topology.processes)
         }
-        self._counters = create_counters(len(topology.roles))
-        self.counters = {
-            row.name: Counters(self._counters, number) for number, row in enumerate(topology.roles)
-        }
         self.taps = Taps([row.name for row in topology.roles if row.kind in _TAPPED])
-        self.peers = PeerTable()
-        self.indices = IndexTable()
-        self.sessions = SessionMemory() if shared_sessions else None
+        if predecessor is None:
+            self._counters = create_counters(MAX_ROLES)
+            self.counters: dict[str, Counters] = {}
+            self.peers = PeerTable()
+            self.indices = IndexTable()
+            self.sessions = SessionMemory() if shared_sessions else None
+        else:
+            self._counters, self.counters = predecessor._counters, predecessor.counters
+            self.peers, self.indices = predecessor.peers, predecessor.indices
+            self.sessions = predecessor.sessions
+        # A role that is no more keeps its counters: sums over all roles never fall.
+        for row in topology.roles:
+            if row.name not in self.counters:
+                self.counters[row.name] = Counters(self._counters, len(self.counters))
+
+    def succeed(self, topology: Topology) -> Fabric:
+        """Return the fabric of another topology, which takes this one's place.
+
+        Processes forked from now on do not inherit the old rings, until `keep`.
+        """
+        successor = Fabric(topology, predecessor=self)
+        for segment in (*self.rings.values(), *self.taps.rings.values()):
+            segment.keep_from_children()
+        return successor
+
+    def keep(self) -> None:
+        """Be the fabric of processes to come after all: there is no successor."""
+        for segment in (*self.rings.values(), *self.taps.rings.values()):
+            segment.keep_from_children(False)
+
+    def retire(self) -> None:
+        """Close the descriptors: all processes of this topology have ended."""
+        for bell in self.doorbells.values():
+            bell.close()
+        self.taps.close()
+        for row in self.topology.roles:
+            self.counters[row.name].store(Counter.PEERS, 0)
 
     def context(self, role: str, devices: Devices) -> RoleContext:
         """Attach the role's ends of its rings. Called in the role's own process."""

@@ -138,8 +138,22 @@ class SetLogLevel(msgspec.Struct, frozen=True, tag=True):
     level: LogLevel
 
 
+class Drain(msgspec.Struct, frozen=True, tag=True):
+    """Read nothing more from TUN and network, and work off what waits in the rings.
+
+    The loop obeys it, and reports Drained; the end of the control socket follows.
+    """
+
+
+LoopOrder = SetLogLevel | Drain
+
+
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """A role's process has attached everything and starts its loop."""
+
+
+class Drained(msgspec.Struct, frozen=True, tag=True):
+    """The process reads nothing more. What it has read is in its rings."""
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
@@ -154,23 +168,23 @@ class Happened(msgspec.Struct, frozen=True, tag=True):
     event: AnyEvent
 
 
-Report = Ready | Failed | Happened
+Report = Ready | Drained | Failed | Happened
 
 MAX_MESSAGE_BYTES = 1 << 16
 _ORDERS_IN_MESSAGE = 256
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_orders = msgspec.msgpack.Decoder(list[Order | SetLogLevel]).decode
+_decode_orders = msgspec.msgpack.Decoder(list[Order | LoopOrder]).decode
 _decode_report: Callable[[bytes], Report] = msgspec.msgpack.Decoder(Report).decode
 
 
-def encode_orders(orders: Sequence[Order | SetLogLevel]) -> list[bytes]:
+def encode_orders(orders: Sequence[Order | LoopOrder]) -> list[bytes]:
     """Return the messages that carry the orders, each within MAX_MESSAGE_BYTES."""
     starts = range(0, len(orders), _ORDERS_IN_MESSAGE)
     return [_encode(orders[start : start + _ORDERS_IN_MESSAGE]) for start in starts]
 
 
-def decode_orders(message: bytes) -> list[Order | SetLogLevel]:
+def decode_orders(message: bytes) -> list[Order | LoopOrder]:
     """Return a message's orders; raises msgspec.DecodeError, which ends the role."""
     return _decode_orders(message)
 

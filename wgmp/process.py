@@ -29,6 +29,8 @@ from wgmp.events import AnyEvent, Outbox
 from wgmp.orders import (
     MAX_MESSAGE_BYTES,
     Begin,
+    Drain,
+    Drained,
     Failed,
     Happened,
     Ready,
@@ -114,6 +116,8 @@ class Loop:
         self._next_beat = 0.0
         self._blocked_before: int | None = None
         self._begun = False
+        self._draining = False
+        self._drained = False
         self._stopping = False
         self._outbox = Outbox(self._send_event)
         for role in roles:
@@ -137,10 +141,15 @@ class Loop:
                 self._dispatch(descriptor, now)
                 broken |= mask & _BROKEN
             busy = False
+            draining = self._draining
             for role in self._roles:
+                role.readable &= not draining
                 if role.step(now):
                     busy = True
             self._beat(now)
+            if draining and not self._drained:
+                self._drained = True
+                _report(self._control, Drained())
             if broken:
                 self._watch()  # a role that has given its descriptor up is not woken by it again
             self._watch_writers()
@@ -220,11 +229,15 @@ class Loop:
             if isinstance(order, SetLogLevel):
                 logs.set_level(order.level)
                 continue
+            if isinstance(order, Drain):
+                self._draining = True
+                continue
             for role in self._roles:
                 role.obey(order, now, sockets)
             self._begun |= isinstance(order, Begin)
-        if any(isinstance(order, SetSockets) for order in orders):
+        if any(isinstance(order, SetSockets | Drain) for order in orders):
             self._watch()
+        if any(isinstance(order, SetSockets) for order in orders):
             for old in self._sockets:
                 old.close()
             self._sockets = sockets
@@ -238,7 +251,8 @@ class Loop:
 
     def _watch(self) -> None:
         """Let epoll watch what the roles read, the doorbell and the control socket."""
-        self._readers = {fd: role for role in self._roles for fd in role.descriptors()}
+        reading = [] if self._draining else self._roles
+        self._readers = {fd: role for role in reading for fd in role.descriptors()}
         wanted = [*self._readers, self._doorbell.descriptor, self._control.fileno()]
         self._set_interest(dict.fromkeys(wanted, select.EPOLLIN))
         self._blocked_before = None

@@ -68,6 +68,10 @@ class Doorbell:
         """Consumer: take the declaration back."""
         self._words[self._word] = 0
 
+    def close(self) -> None:
+        """Nobody rings or hears it any more."""
+        os.close(self.descriptor)
+
     def silence(self) -> None:
         """Consumer: the eventfd was reported readable; make it quiet again."""
         try:

@@ -77,6 +77,10 @@ class Segment:
         segment._map()
         return segment
 
+    def keep_from_children(self, keep: bool = True) -> None:
+        """Let processes forked from now on not inherit the mapping; or let them, after all."""
+        self._mapping.madvise(mmap.MADV_DONTFORK if keep else mmap.MADV_DOFORK)
+
     def discard(self, start: int) -> None:
         """Give the memory from byte `start` on, a page's first, back; it reads as zeros then."""
         self._mapping.madvise(mmap.MADV_REMOVE, start)

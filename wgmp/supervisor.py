@@ -7,7 +7,8 @@
 4. A role that dies is replaced at once, by one that inherits the same rings and descriptors
    and is sent the whole configuration; so is one that hangs, after it was killed. One that
    keeps dying waits longer each time, and in the end stops the gateway, with the reason.
-5. SIGINT, SIGTERM, the end of the interface or of the UAPI socket: stop in order.
+5. Another number of workers is a second generation of processes (`resharding.py`).
+6. SIGINT, SIGTERM, the end of the interface or of the UAPI socket: stop in order.
 
 The data path never waits for the supervisor; it parses nothing that comes from the network.
 """
@@ -27,7 +28,7 @@ from pathlib import Path
 from wgmp import inheritance, logs, memory, netlink, offload, tun, udp
 from wgmp.child import Child, spawn
 from wgmp.device import Device
-from wgmp.errors import RoleError, WgmpError
+from wgmp.errors import ControlError, RoleError, WgmpError
 from wgmp.eventhub import EventHub, ReplayWatch, changes_in
 from wgmp.events import ConfigurationChanged, RoleRestarted
 from wgmp.fabric import Fabric
@@ -37,8 +38,10 @@ from wgmp.logs import LogLevel
 from wgmp.orders import (
     MAX_MESSAGE_BYTES,
     Begin,
+    Drained,
     Failed,
     Happened,
+    LoopOrder,
     Order,
     Ready,
     Report,
@@ -52,6 +55,7 @@ from wgmp.orders import (
 from wgmp.peertable import ROWS
 from wgmp.process import boottime
 from wgmp.rehearsal import rehearse
+from wgmp.resharding import reshard
 from wgmp.role import Devices
 from wgmp.sandbox import OFF, Sandbox
 from wgmp.systemd import NOBODY, Manager
@@ -116,6 +120,8 @@ class Supervisor:
         self._replay_watch = ReplayWatch(self.fabric.counters, self.events)
         self.device = Device(self, capacity=ROWS)
         self.children: dict[str, Child] = {}
+        self._newcomers: list[Child] = []
+        self._resharding = asyncio.Lock()
         self.restarts: dict[str, int] = {row.name: 0 for row in topology.processes}
         self.hangs: dict[str, int] = {row.name: 0 for row in topology.processes}
         self._hang_watch = HangWatch(self.fabric.counters)
@@ -219,6 +225,13 @@ class Supervisor:
         logs.set_level(level)
         self._broadcast([SetLogLevel(level)])
 
+    async def set_workers(self, count: int) -> None:
+        """Let there be `count` workers. Raises ControlError, and nothing has changed."""
+        if self._resharding.locked():
+            raise ControlError("the workers are being changed already: wait a moment")
+        async with self._resharding:
+            await reshard(self, count)
+
     def publish(self) -> None:
         """Send the roles what changed in the device."""
         with logs.timed("sending orders"):
@@ -272,16 +285,58 @@ class Supervisor:
     # --- roles ---
 
     def _spawn(self, row: ProcessRow) -> None:
+        child = self.children[row.name] = self._fork(row, self.fabric)
+        self.send_all([child], [Begin()])
+
+    def _fork(self, row: ProcessRow, fabric: Fabric) -> Child:
+        """Return a new process that knows the configuration and waits for the order to begin."""
         assert self._loop is not None
         devices = Devices(self._tun, self._sockets, self.offloads)
         with logs.timed(f"starting {row.name}"):
-            child = spawn(row, self.fabric, devices, self._silent, self.sandbox)
-        self.children[row.name] = child
+            child = spawn(row, fabric, devices, self._silent, self.sandbox)
         self._loop.add_reader(child.pidfd, self._bury, child)
         self._loop.add_reader(child.control.fileno(), self._take_reports, child)
-        orders: list[Order] = [self._link_watch.link, *self.device.snapshot(), Begin()]
+        orders: list[Order] = [self._link_watch.link, *self.device.snapshot()]
         self._assign(orders)
-        self._send(child, encode_orders(orders))
+        self.send_all([child], orders)
+        return child
+
+    # --- a second generation of processes (resharding.py) ---
+
+    def recruit(self, fabric: Fabric) -> list[Child]:
+        """Fork the processes of another fabric. They wait, and hear of all that changes."""
+        self._newcomers = [self._fork(row, fabric) for row in fabric.topology.processes]
+        return self._newcomers
+
+    async def dismiss(self, newcomers: Sequence[Child]) -> None:
+        """End processes that were recruited."""
+        self._newcomers = []
+        for child in newcomers:
+            if not child.ended.is_set():
+                child.kill()
+                await child.ended.wait()
+
+    def keep(self, fabric: Fabric) -> None:
+        """Go on with the fabric there is, and replace what died meanwhile."""
+        fabric.keep()
+        for row in fabric.topology.processes:
+            if row.name not in self.children:
+                self._spawn(row)
+
+    def begin(self, fabric: Fabric, newcomers: Sequence[Child], orderly: bool) -> None:
+        """Let the newcomers begin in the place of those who have ended, in order or not."""
+        self.fabric, self.topology = fabric, fabric.topology
+        self.children = {child.row.name: child for child in newcomers}
+        self._newcomers = []
+        for name in self.children:
+            self.restarts.setdefault(name, 0)
+            self.hangs.setdefault(name, 0)
+        self._assign(self.device.snapshot())
+        self.send_all(newcomers, [Begin(orderly)])
+        for child in newcomers:
+            if child.ended.is_set():
+                del self.children[child.row.name]
+                self._replace(child.row)
 
     def _take_reports(self, child: Child) -> None:
         """Take all that a role has reported by now."""
@@ -302,12 +357,15 @@ class Supervisor:
         match report:
             case Ready():
                 child.ready = True
+                child.started.set()
                 if all(each.ready for each in self.children.values()):
                     self._all_ready.set()
+            case Drained():
+                child.drained.set()
             case Happened(event):
                 self.events.publish(event)
             case Failed(text):
-                if child.ready:
+                if child.ready or child in self._newcomers:
                     log.error("%s: %s", child.row.name, text)
                 else:
                     self.stop(RoleError(f"{child.row.name} cannot start: {text}"))
@@ -321,8 +379,9 @@ class Supervisor:
         self._loop.remove_reader(child.control.fileno())
         name = child.row.name
         how = child.reap()
-        del self.children[name]
-        if self._stopping.is_set():
+        if self.children.get(name) is child:
+            del self.children[name]
+        if self._stopping.is_set() or self._newcomers:
             return
         if not child.ready and not self.restarts[name]:
             self.stop(RoleError(f"{name} {how} before it was ready"))
@@ -352,7 +411,7 @@ class Supervisor:
 
     async def _stop_children(self) -> None:
         self._stopping.set()
-        for child in self.children.values():
+        for child in (*self.children.values(), *self._newcomers):
             child.stop()
         for _ in range(int(_STOP_LIMIT_S / 0.02)):
             if not self.children:
@@ -366,7 +425,7 @@ class Supervisor:
 
     # --- orders ---
 
-    def _assign(self, orders: list[Order]) -> None:
+    def _assign(self, orders: Iterable[Order]) -> None:
         """Give each peer its owner, before any role hears of it."""
         for order in orders:
             if isinstance(order, SetPeer):
@@ -374,11 +433,20 @@ class Supervisor:
                 self.fabric.peers.set_owner(order.peer, owner)
 
     def _broadcast(
-        self, orders: Sequence[Order | SetLogLevel], descriptors: Sequence[int] = ()
+        self, orders: Sequence[Order | LoopOrder], descriptors: Sequence[int] = ()
     ) -> None:
+        self.send_all([*self.children.values(), *self._newcomers], orders, descriptors)
+
+    def send_all(
+        self,
+        children: Sequence[Child],
+        orders: Sequence[Order | LoopOrder],
+        descriptors: Sequence[int] = (),
+    ) -> None:
+        """Send orders to some of the processes."""
         # Encoded once: with thousands of peers it is megabytes.
         messages = encode_orders(orders)
-        for child in self.children.values():
+        for child in children:
             self._send(child, messages, descriptors)
 
     def _send(

@@ -16,6 +16,7 @@ role has dealt with it, so that is when it is copied, with the time at which it 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from enum import IntEnum, unique
@@ -211,6 +212,12 @@ class Taps:
         self._words[_PEER] = peer + 1
         self._words[_WANTED] = wanted
         return [segment.descriptor for segment in self.rings.values()]
+
+    def close(self) -> None:
+        """No role writes to them any more: close what would be handed out."""
+        self._bell.close()
+        for segment in self.rings.values():
+            os.close(segment.descriptor)
 
     def stop(self) -> None:
         """Make no more copies, and give the memory back."""

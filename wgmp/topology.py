@@ -24,6 +24,7 @@ from wgmp.record import SLOT_BYTES, SMALL_SLOT_BYTES
 RoleKind = Literal["tun_reader", "udp_reader", "admission", "worker", "udp_writer", "tun_writer"]
 
 MAX_WORKERS = 64
+MAX_ROLES = 5 + MAX_WORKERS
 
 
 class Shape(StrEnum):

@@ -158,13 +158,13 @@ def torture(
     findings = Findings()
     handshakes = sum(map(_handshakes, gateways))
     tap = Wiretap(ends.left.namespace, _outer_interface(ends.left.namespace))
-    seconds = str(kills * interval_s + 2 * _SETTLE_S)
+    seconds = kills * interval_s + 2 * _SETTLE_S
     flows = [
-        _flow(ends.left, ends.right, 5201, seconds),
-        _flow(ends.right, ends.left, 5202, seconds),
+        flow(ends.left, ends.right, 5201, seconds),
+        flow(ends.right, ends.left, 5202, seconds),
     ]
     wait_for(
-        lambda: all(flow.received().bytes > _GOING_BYTES for flow in flows), 20, "traffic flows"
+        lambda: all(each.received().bytes > _GOING_BYTES for each in flows), 20, "traffic flows"
     )
     moments = []
     start = time.monotonic()
@@ -177,16 +177,17 @@ def torture(
         os.kill(pid, signal.SIGKILL)
     time.sleep(_SETTLE_S)
     findings.seconds = time.monotonic() - start
-    arrivals = [[report.at for report in flow.arrivals()] for flow in flows]
-    findings.received = [flow.finish(_FINISH_LIMIT_S) for flow in flows]
+    arrivals = [[report.at for report in each.arrivals()] for each in flows]
+    findings.received = [each.finish(_FINISH_LIMIT_S) for each in flows]
     findings.datagrams, findings.missed, findings.reused = tap.close()
     findings.handshakes = sum(map(_handshakes, gateways)) - handshakes
     for moment, end in zip(moments, [*moments[1:], moments[-1] + _SETTLE_S], strict=True):
-        findings.pauses.append(max(_longest_gap(times, moment, end) for times in arrivals))
+        findings.pauses.append(max(longest_gap(times, moment, end) for times in arrivals))
     return findings
 
 
-def _flow(sender: Gateway, receiver: Gateway, port: int, seconds: str) -> Transfer:
+def flow(sender: Gateway, receiver: Gateway, port: int, seconds: float) -> Transfer:
+    """Begin a transfer whose receiver tells every 10 ms that something has arrived."""
     return Transfer(
         sender.namespace,
         receiver.namespace,
@@ -194,12 +195,12 @@ def _flow(sender: Gateway, receiver: Gateway, port: int, seconds: str) -> Transf
         port,
         sender.log.parent,
         "--seconds",
-        seconds,
+        str(seconds),
         every_s=_ARRIVALS_EVERY_S,
     )
 
 
-def _longest_gap(times: list[float], start: float, end: float) -> float:
+def longest_gap(times: list[float], start: float, end: float) -> float:
     """Return the longest time between two arrivals, of which the later is in start..end."""
     first = max(1, bisect_right(times, start))
     last = min(len(times), bisect_right(times, end) + 1)

@@ -1,0 +1,57 @@
+"""`wgmp workers`: their number changes under TCP, and peers move with their sessions."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from wgmp.errors import CommandError
+from wgmp.netns import wait_for
+
+from .conftest import MakeTunnel
+from .torture import flow, longest_gap
+from .tunnel import WGMP, Gateway
+
+pytestmark = pytest.mark.root
+
+FLOW_S = 9.0
+PAUSE_LIMIT_S = 1.5
+
+
+def _change(gateway: Gateway, count: int) -> None:
+    gateway.namespace.run(WGMP, "workers", str(count), gateway.interface)
+
+
+def _sum(gateway: Gateway, counter: str) -> int:
+    return sum(int(role["counters"][counter]) for role in gateway.stats()["roles"])
+
+
+@pytest.mark.parametrize("topology", ["pipeline", "compact"])
+def test_the_number_of_workers_changes_while_tcp_flows(tunnel: MakeTunnel, topology: str) -> None:
+    environment = {"WGMP_WORKERS": "1", "LOG_LEVEL": "error"}
+    ends = tunnel("wgmpd", "wgmpd", topology=topology, environment=environment)
+    assert ends.left.ping(ends.right.inner4)
+    handshakes = _sum(ends.left, "handshakes_completed")
+    flows = [flow(ends.left, ends.right, 5201, FLOW_S), flow(ends.right, ends.left, 5202, FLOW_S)]
+    wait_for(lambda: all(each.received().bytes > 1_000_000 for each in flows), 20, "it flows")
+    pauses = []
+    for count in (4, 2, 1):
+        start = time.monotonic()
+        _change(ends.left, count)
+        time.sleep(1.0)
+        stats = ends.left.stats()
+        assert stats["workers_count"] == len(stats["workers"]) == count
+        arrivals = [[report.at for report in each.arrivals()] for each in flows]
+        pauses.append(max(longest_gap(times, start, time.monotonic()) for times in arrivals))
+    for each in flows:
+        each.finish(60)
+    print(f"{topology}: longest pauses {[round(1000 * pause) for pause in pauses]} ms")
+    assert max(pauses) < PAUSE_LIMIT_S
+    assert _sum(ends.left, "handshakes_completed") == handshakes
+    assert _sum(ends.left, "sealed") > 10_000, "counters go on"
+    assert all(row["restarts"] == 0 for row in ends.left.stats()["processes"])
+    assert ends.left.log.read_text() == "", "nothing went wrong"
+    for refused in (0, 65):
+        with pytest.raises(CommandError, match="1 to 64"):
+            _change(ends.left, refused)

@@ -1,0 +1,107 @@
+"""Another number of workers, while traffic flows: a second generation takes over from the first.
+
+| | the old generation | the new one |
+|---|---|---|
+| 1 | works | is forked, with rings of its own, and takes the configuration |
+| 2 | reads nothing more from TUN and network, works off its rings | waits |
+| 3 | ends | waits |
+| 4 | | gets the peers (each its owner), finds their sessions in session memory, begins |
+
+Peers, counters and sessions are in memory that both map. From 2 to 4, some tens of milliseconds,
+packets wait in the TUN's queue and in the socket buffers. None is lost and none is overtaken:
+the new generation reads what the old one left. It is the same for every change of the topology.
+
+Should a process of the new generation not come up, the old one goes on as if nothing had been.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from wgmp.child import Child
+from wgmp.errors import ControlError
+from wgmp.events import WorkersChanged
+from wgmp.orders import Drain
+from wgmp.topology import MAX_WORKERS, build
+
+if TYPE_CHECKING:
+    from wgmp.fabric import Fabric
+    from wgmp.supervisor import Supervisor
+
+log = logging.getLogger("wgmp")
+
+_READY_LIMIT_S = 15.0
+# A link that takes nothing more keeps records in udp_writer's rings.
+_DRAIN_LIMIT_S = 1.0
+_STOP_LIMIT_S = 1.0
+_POLL_S = 0.001
+
+
+async def reshard(gateway: Supervisor, workers: int) -> None:
+    """Let `gateway` have so many workers. Raises ControlError, and nothing has changed.
+
+    Only one at a time; the caller sees to that.
+    """
+    if not 1 <= workers <= MAX_WORKERS:
+        raise ControlError(f"{workers} workers are not possible: write 1 to {MAX_WORKERS}")
+    before = gateway.topology.workers
+    if workers == before:
+        return
+    old = gateway.fabric
+    if old.taps.busy:
+        raise ControlError("a capture is running: end it, then change the workers")
+    fabric = old.succeed(build(gateway.topology.shape, workers))
+    newcomers = gateway.recruit(fabric)
+    if not await _are_ready(newcomers):
+        await gateway.dismiss(newcomers)
+        gateway.keep(old)
+        raise ControlError("a process of the new generation did not start: see the log")
+    started = asyncio.get_running_loop().time()
+    leaving = list(gateway.children.values())
+    gateway.send_all(leaving, [Drain()])
+    await _drained(old, leaving)
+    # One that died meanwhile has not been replaced, and may have left anything.
+    nobody_died = len(leaving) == len(old.topology.processes)
+    orderly = await _end(leaving) and nobody_died
+    gateway.begin(fabric, newcomers, orderly)
+    old.retire()
+    pause = asyncio.get_running_loop().time() - started
+    gateway.events.publish(WorkersChanged(before=before, workers=workers, pause_s=pause))
+
+
+async def _are_ready(newcomers: Sequence[Child]) -> bool:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_READY_LIMIT_S):
+            for child in newcomers:
+                await child.started.wait()
+    return all(child.ready and not child.ended.is_set() for child in newcomers)
+
+
+async def _drained(fabric: Fabric, leaving: Sequence[Child]) -> None:
+    """Wait until nothing is read any more and all rings are empty, or for so long."""
+    try:
+        async with asyncio.timeout(_DRAIN_LIMIT_S):
+            for child in leaving:
+                await child.drained.wait()
+            while any(ring["depth"] for ring in fabric.ring_figures()):
+                await asyncio.sleep(_POLL_S)
+    except TimeoutError:
+        log.warning("records are left in the rings of the old workers, and lost")
+
+
+async def _end(leaving: Sequence[Child]) -> bool:
+    """End the processes; return whether all of them ended in order."""
+    for child in leaving:
+        child.stop()
+    for child in leaving:
+        try:
+            async with asyncio.timeout(_STOP_LIMIT_S):
+                await child.ended.wait()
+        except TimeoutError:
+            child.kill()
+            await child.ended.wait()
+    return all(child.ended_in_order for child in leaving)
