@@ -20,17 +20,15 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from wgmp.child import Child
 from wgmp.errors import ControlError
+from wgmp.eventhub import EventHub
 from wgmp.events import WorkersChanged
-from wgmp.orders import Drain
+from wgmp.fabric import Fabric
+from wgmp.orders import Drain, LoopOrder, Order
 from wgmp.topology import MAX_WORKERS, build
-
-if TYPE_CHECKING:
-    from wgmp.fabric import Fabric
-    from wgmp.supervisor import Supervisor
 
 log = logging.getLogger("wgmp")
 
@@ -41,20 +39,43 @@ _STOP_LIMIT_S = 1.0
 _POLL_S = 0.001
 
 
-async def reshard(gateway: Supervisor, workers: int) -> None:
+class Gateway(Protocol):
+    """What the change needs of a supervisor."""
+
+    fabric: Fabric
+    children: dict[str, Child]
+    events: EventHub
+
+    def recruit(self, fabric: Fabric) -> list[Child]:
+        """Fork the processes of another fabric. They wait, and hear of all that changes."""
+
+    async def dismiss(self, newcomers: Sequence[Child]) -> None:
+        """End processes that were recruited."""
+
+    def keep(self, fabric: Fabric) -> None:
+        """Go on with the fabric there is, and replace what died meanwhile."""
+
+    def begin(self, fabric: Fabric, newcomers: Sequence[Child], orderly: bool) -> None:
+        """Let the newcomers begin in the place of those who have ended, in order or not."""
+
+    def send_all(self, children: Sequence[Child], orders: Sequence[Order | LoopOrder]) -> None:
+        """Send orders to some of the processes."""
+
+
+async def reshard(gateway: Gateway, workers: int) -> None:
     """Let `gateway` have so many workers. Raises ControlError, and nothing has changed.
 
     Only one at a time; the caller sees to that.
     """
     if not 1 <= workers <= MAX_WORKERS:
         raise ControlError(f"{workers} workers are not possible: write 1 to {MAX_WORKERS}")
-    before = gateway.topology.workers
+    old = gateway.fabric
+    before = old.topology.workers
     if workers == before:
         return
-    old = gateway.fabric
     if old.taps.busy:
         raise ControlError("a capture is running: end it, then change the workers")
-    fabric = old.succeed(build(gateway.topology.shape, workers))
+    fabric = old.succeed(build(old.topology.shape, workers))
     newcomers = gateway.recruit(fabric)
     if not await _are_ready(newcomers):
         await gateway.dismiss(newcomers)
