@@ -55,6 +55,10 @@ class SocketError(WgmpError):
         self.errno = errno
 
 
+class UnsupportedPlatformError(WgmpError):
+    """This system, kernel or CPU cannot do it; the message says what can be used instead."""
+
+
 class RingError(WgmpError):
     """A ring's memory is not what its header promises, or this CPU cannot order its stores."""
 

@@ -1,0 +1,170 @@
+"""The back ends of Linux: a gateway of ours, or the kernel's own WireGuard.
+
+They differ in how the interface comes to be; keys and peers are set by `wg`, and addresses, MTU
+and routes by link.py, which journals them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable
+
+import msgspec
+
+from wgmp import config as quick
+from wgmp import keys, uapi_server
+from wgmp.addresses import format_prefix
+from wgmp.config import PeerConfig, QuickConfig
+from wgmp.errors import CommandError, UnsupportedPlatformError
+from wgmp.manage import link, routes
+from wgmp.manage.backend import with_peer, without_peer
+from wgmp.manage.journal import Journal
+from wgmp.manage.runner import Commands, Runner
+from wgmp.manage.settings import settings_of
+
+_START_LIMIT_S = 30.0
+_STOP_LIMIT_S = 10.0
+_POLL_S = 0.05
+
+
+class WgmpBackend:
+    """Interfaces of gateways of ours: each a `wgmp supervise` that goes on by itself."""
+
+    name = "wgmp"
+
+    def __init__(
+        self, run: Runner | None = None, journal: Callable[[str], Journal] = Journal.of
+    ) -> None:
+        self._run = run or Commands()
+        self._journal = journal
+
+    async def make(self, interface: str) -> None:
+        """Make the bare interface."""
+        command = (sys.executable, "-m", "wgmp", "supervise", interface)
+        await self._run.run(*command, limit_s=_START_LIMIT_S)
+
+    async def end(self, interface: str) -> None:
+        """Wait for the gateway's end after its interface's, so that another can have the name."""
+        socket = uapi_server.socket_path(interface)
+        for _ in range(int(_STOP_LIMIT_S / _POLL_S)):
+            if not socket.exists():
+                return
+            await asyncio.sleep(_POLL_S)
+        raise CommandError(f"the gateway of {interface} does not end: {socket} is still there")
+
+    async def exists(self, interface: str) -> bool:
+        """See `Backend.exists`."""
+        command = ("ip", "link", "show", "dev", interface)
+        return (await self._run.run(*command, check=False)).code == 0
+
+    async def create(self, interface: str, config: QuickConfig) -> None:
+        """See `Backend.create`."""
+        await self.make(interface)
+        try:
+            await self._set_device(interface, config)
+            for peer in config.peers:
+                await self._set_peer(interface, peer)
+            await link.bring_up(interface, settings_of(config), self._run, self._journal(interface))
+        except BaseException:
+            with contextlib.suppress(CommandError):
+                await self.delete(interface)
+            raise
+
+    async def adopt(self, interface: str, config: QuickConfig) -> QuickConfig:
+        """See `Backend.adopt`."""
+        shown = await self._run.run("wg", "showconf", interface)
+        there = quick.parse(shown.stdout, f"wg showconf {interface}")
+        key = there.interface.private_key or config.interface.private_key
+        interface_now = msgspec.structs.replace(
+            config.interface,
+            private_key=key,
+            listen_port=there.interface.listen_port,
+            fwmark=there.interface.fwmark,
+        )
+        now = QuickConfig(config.file, interface_now, there.peers)
+        if not there.interface.private_key:
+            await self._set_device(interface, now)
+        for address in config.interface.addresses:
+            await self._run.run("ip", "address", "replace", str(address), "dev", interface)
+        await self._run.run("ip", "link", "set", "up", "dev", interface)
+        settings = settings_of(now)
+        nothing = msgspec.structs.replace(settings, allowed_ips=())
+        await routes.change(interface, nothing, settings, self._run)
+        return now
+
+    async def set_peer(self, interface: str, before: QuickConfig, peer: PeerConfig) -> None:
+        """See `Backend.set_peer`."""
+        await self._set_peer(interface, peer)
+        await self._change_routes(interface, before, with_peer(before, peer))
+
+    async def remove_peer(self, interface: str, before: QuickConfig, peer: PeerConfig) -> None:
+        """See `Backend.remove_peer`."""
+        key = keys.to_base64(peer.public_key)
+        await self._run.run("wg", "set", interface, "peer", key, "remove")
+        await self._change_routes(interface, before, without_peer(before, peer.public_key))
+
+    async def trouble(self, interface: str) -> str:
+        """See `Backend.trouble`."""
+        shown = await self._run.run("ip", "-j", "link", "show", "dev", interface)
+        (state,) = msgspec.json.decode(shown.stdout)
+        return (
+            "" if "UP" in state["flags"] else f"{interface} is down: `ip link set {interface} up`"
+        )
+
+    async def dump(self, interface: str) -> str:
+        """See `Backend.dump`."""
+        return (await self._run.run("wg", "show", interface, "dump")).stdout
+
+    async def delete(self, interface: str) -> None:
+        """See `Backend.delete`."""
+        await link.take_down(interface, self._run, self._journal(interface))
+        if await self.exists(interface):
+            await self._run.run("ip", "link", "delete", "dev", interface)
+        await self.end(interface)
+
+    async def _set_device(self, interface: str, config: QuickConfig) -> None:
+        settings = config.interface
+        command = ("wg", "set", interface, "listen-port", str(settings.listen_port))
+        key = keys.to_base64(settings.private_key)
+        await self._run.run(*command, "private-key", "/dev/stdin", stdin=key)
+
+    async def _set_peer(self, interface: str, peer: PeerConfig) -> None:
+        command = ["wg", "set", interface, "peer", keys.to_base64(peer.public_key)]
+        stdin = ""
+        if peer.preshared_key is not None:
+            command += ["preshared-key", "/dev/stdin"]
+            stdin = keys.to_base64(peer.preshared_key)
+        if peer.endpoint:
+            command += ["endpoint", peer.endpoint]
+        if peer.keepalive is not None:
+            command += ["persistent-keepalive", str(peer.keepalive)]
+        command += ["allowed-ips", ",".join(map(format_prefix, peer.allowed_ips))]
+        await self._run.run(*command, stdin=stdin)
+
+    async def _change_routes(
+        self, interface: str, before: QuickConfig, wanted: QuickConfig
+    ) -> None:
+        await routes.change(interface, settings_of(before), settings_of(wanted), self._run)
+
+
+class KernelBackend(WgmpBackend):
+    """Interfaces of the kernel's own WireGuard, where it has that."""
+
+    name = "kernel"
+
+    async def make(self, interface: str) -> None:
+        """Make the bare interface. Raises UnsupportedPlatformError without the module."""
+        command = ("ip", "link", "add", "dev", interface, "type", "wireguard")
+        done = await self._run.run(*command, check=False)
+        if "Unknown device type" in done.stderr or "not supported" in done.stderr:
+            raise UnsupportedPlatformError(
+                "this kernel has no WireGuard: load it with `modprobe wireguard`, or use the "
+                "back end wgmp"
+            )
+        if done.code:
+            raise done.failure()
+
+    async def end(self, interface: str) -> None:
+        """Do nothing: the kernel's interface has no process."""
