@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import msgspec
 
-from wgmp import __version__, keys, logs, progress
+from wgmp import __version__, keys, logs, platforms, progress
 from wgmp.commands import agent, capture, completion, events, log_level, peers, quick, workers
 from wgmp.errors import EXIT_CODES, WgmpError
 from wgmp.options import read_options
@@ -149,6 +149,7 @@ def _guard(program: str, run: Callable[[], int]) -> int:
 
 
 def _supervise(parsed: argparse.Namespace) -> int:
+    platforms.require_gateway()
     from wgmp import gateway  # uvloop and the roles are for gateways only
 
     options = read_options(
@@ -218,6 +219,7 @@ def _doctor(parsed: argparse.Namespace) -> int:
 
 
 def _demo(parsed: argparse.Namespace) -> int:
+    platforms.require_gateway()
     from wgmp import demo  # rich takes a while to import
 
     return demo.run()

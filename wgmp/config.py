@@ -117,7 +117,9 @@ def load(path: Path) -> QuickConfig:
     try:
         text = path.read_text("utf-8")
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", str(path)) from error
+        raise ConfigError(
+            f"cannot be read: {error.strerror}", str(path), errno=error.errno or 0
+        ) from error
     except UnicodeDecodeError:
         # Its own error holds the file's bytes, keys and all.
         raise ConfigError("is not UTF-8 text", str(path)) from None

@@ -44,9 +44,10 @@ DEFAULT_CAPACITY = 16384
 
 
 class DeviceFullError(WgmpError):
-    """The peer table has no free row. `errno` is what the UAPI answers."""
+    """The peer table has no free row. `errno`, ENOSPC, is what the UAPI answers."""
 
-    errno = errno.ENOSPC
+    def __init__(self, message: str) -> None:
+        super().__init__(message, errno.ENOSPC)
 
 
 class Outside(Protocol):

@@ -1,7 +1,8 @@
 """The errors an operator can meet, in one tree.
 
 Network input never raises past the peer: it is a drop with a reason (`protocol.outcome`).
-What is here reaches an operator as one line that says what to do, and as an exit code.
+What is here reaches an operator as one line that says what to do, and as an exit code. Modules
+with errors of their own derive them from one of these.
 """
 
 from __future__ import annotations
@@ -15,9 +16,16 @@ EXIT_CODES = (
 
 
 class WgmpError(Exception):
-    """The root of the tree. `str(error)` is the one line the operator reads."""
+    """The root of the tree. `str(error)` is the one line the operator reads.
+
+    `errno`: as the system gave it, 0 where it gave none.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, errno: int = 0) -> None:
+        super().__init__(message)
+        self.errno = errno
 
 
 class ConfigError(WgmpError):
@@ -28,9 +36,11 @@ class ConfigError(WgmpError):
 
     exit_code = 2
 
-    def __init__(self, message: str, file: str | None = None, line: int | None = None) -> None:
+    def __init__(
+        self, message: str, file: str | None = None, line: int | None = None, errno: int = 0
+    ) -> None:
         where = "" if file is None else f"{file}:{line}: " if line is not None else f"{file}: "
-        super().__init__(where + message)
+        super().__init__(where + message, errno)
         self.file = file
         self.line = line
 
@@ -40,19 +50,11 @@ class PrivilegeError(WgmpError):
 
 
 class TunDeviceError(WgmpError):
-    """The TUN device cannot be opened or configured. `errno` as the kernel gave it."""
-
-    def __init__(self, message: str, errno: int = 0) -> None:
-        super().__init__(message)
-        self.errno = errno
+    """The TUN device cannot be opened or configured."""
 
 
 class SocketError(WgmpError):
-    """A UDP or Unix socket cannot be opened. `errno` as the kernel gave it."""
-
-    def __init__(self, message: str, errno: int = 0) -> None:
-        super().__init__(message)
-        self.errno = errno
+    """A UDP or Unix socket cannot be opened."""
 
 
 class UnsupportedPlatformError(WgmpError):

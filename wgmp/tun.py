@@ -65,7 +65,9 @@ def explain(error: OSError, name: str) -> PrivilegeError | TunDeviceError:
     """Return the error to show an operator when `name` could not be created."""
     number = error.errno or 0
     if number in (errno.EPERM, errno.EACCES):
-        return PrivilegeError(f"cannot create interface {name}: run as root or with CAP_NET_ADMIN")
+        return PrivilegeError(
+            f"cannot create interface {name}: run as root or with CAP_NET_ADMIN", number
+        )
     if number == errno.EBUSY:
         return TunDeviceError(
             f"interface {name} is taken: another program holds it; choose another name", number

@@ -47,8 +47,7 @@ class UapiError(WgmpError):
     """A line that cannot be taken. `errno`: positive; the answer carries it negated."""
 
     def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.errno = code
+        super().__init__(message, code)
 
 
 def reply(code: int) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wgmp import logs
+from wgmp import logs, platforms
 from wgmp.logs import LogLevel
 from wgmp.options import log_format_of, log_level
 
@@ -76,6 +76,7 @@ def _agent(parsed: argparse.Namespace) -> int:
     if parsed.verb == "check":
         print(f"{file}: {len(settings.networks)} networks: {', '.join(settings.networks)}")
         return 0
+    platforms.require_gateway()
     level = log_level("LOG_LEVEL", os.environ.get("LOG_LEVEL") or LogLevel.INFO)
     form = log_format_of("WGMP_LOG_FORMAT", os.environ.get("WGMP_LOG_FORMAT", ""))
     logs.set_up(level, form, os.environ)

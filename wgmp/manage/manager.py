@@ -1,7 +1,7 @@
 """The network manager: one WireGuard interface, whatever system makes it.
 
 ```python
-manager = NetworkManager(WgmpBackend())
+manager = NetworkManager()              # or NetworkManager("kernel")
 await manager.initialize()
 await manager.add_peer("PUBLIC_KEY=", allowed_ips=["10.66.0.2/32"])
 print(await manager.measure_latency("10.66.0.2"))
@@ -32,8 +32,11 @@ from wgmp.manage.backend import (
     with_peer,
     without_peer,
 )
+from wgmp.manage.linux import KernelBackend, WgmpBackend
 from wgmp.manage.runner import Commands, Runner
+from wgmp.manage.windows import WindowsBackend
 from wgmp.options import check_interface_name
+from wgmp.platforms import choose_backend
 
 DEFAULT_INTERFACE = "wgmp0"
 DEFAULT_ADDRESS = "10.66.0.1/16"
@@ -55,13 +58,15 @@ class IfExists(StrEnum):
 class NetworkManager:
     """An interface of `backend`, with its peers.
 
-    Texts are as in a wg-quick file; a key that is not given is made. `run`: runs `ping`; `system`:
-    `sys.platform` there. Raises ConfigError for what is no address, key or name.
+    `backend`: "wgmp", "kernel" or "windows", "" for the system's default. Texts are as in a
+    wg-quick file; a key that is not given is made. `run`: runs `ping`; `system`: `sys.platform`
+    there. Raises ConfigError for what is no address, key or name, and UnsupportedPlatformError
+    for a back end that the system has not.
     """
 
     def __init__(
         self,
-        backend: Backend,
+        backend: Backend | str = "",
         interface: str = DEFAULT_INTERFACE,
         *,
         addresses: Sequence[str] = (DEFAULT_ADDRESS,),
@@ -73,7 +78,7 @@ class NetworkManager:
         system: str = sys.platform,
     ) -> None:
         self.interface = check_interface_name(interface)
-        self._backend = backend
+        self._backend = _backend(backend, system) if isinstance(backend, str) else backend
         self._if_exists = _if_exists(if_exists)
         self._run = run or Commands()
         self._system = system
@@ -204,6 +209,16 @@ class NetworkManager:
         return InterfaceStatus(
             state=state, interface=self.interface, backend=self._backend.name, detail=detail
         )
+
+
+def _backend(name: str, system: str) -> Backend:
+    match choose_backend(name, system):
+        case "windows":
+            return WindowsBackend()
+        case "kernel":
+            return KernelBackend()
+        case _:
+            return WgmpBackend()
 
 
 def _if_exists(value: str) -> IfExists:

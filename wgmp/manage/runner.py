@@ -95,7 +95,9 @@ class Commands:
             except FileNotFoundError:
                 raise missing(command[0]) from None
             except OSError as error:
-                raise CommandError(f"`{' '.join(command)}`: {error.strerror}") from error
+                raise CommandError(
+                    f"`{' '.join(command)}`: {error.strerror}", error.errno or 0
+                ) from error
             try:
                 code = await asyncio.wait_for(process.wait(), limit_s)
             except TimeoutError:

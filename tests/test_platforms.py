@@ -1,0 +1,64 @@
+"""What runs where: the gateway on Linux, keys and files everywhere, and one line for the rest.
+
+Other systems are played by this one: in a process of its own, without the modules they lack.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from wgmp import platforms
+from wgmp.errors import UnsupportedPlatformError
+from wgmp.manage.manager import NetworkManager
+
+AS_IF = """
+import asyncio, ctypes, importlib.metadata, logging, shutil, subprocess, sys, tempfile
+import cryptography.hazmat.primitives.asymmetric.x25519, msgspec, numpy, psutil
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name in {"fcntl", "grp", "pwd", "resource", "termios", "uvloop", "pytun_pmd3"}:
+            raise ModuleNotFoundError(f"no module named {name}")
+
+sys.meta_path.insert(0, Missing())
+sys.platform = sys.argv.pop(1)
+from wgmp.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def wgmp(system: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `wgmp` as if on another system."""
+    command = [sys.executable, "-c", AS_IF, system, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+
+
+@pytest.mark.parametrize("system", ["win32", "darwin"])
+def test_the_gateway_says_in_one_line_that_it_does_not_run_there(system: str) -> None:
+    name = {"win32": "Windows", "darwin": "macOS"}[system]
+    done = wgmp(system, "supervise", "wg0")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"wgmp: the gateway does not run on {name}, which has no epoll")
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_keys_are_made_on_any_system() -> None:
+    done = wgmp("win32", "genkey")
+    assert done.stderr == ""
+    assert len(done.stdout.strip()) == 44
+
+
+def test_each_system_has_its_back_ends() -> None:
+    assert platforms.choose_backend("", "linux") == "wgmp"
+    assert platforms.choose_backend("kernel", "linux") == "kernel"
+    assert platforms.choose_backend("", "win32") == "windows"
+    with pytest.raises(UnsupportedPlatformError, match="no back end kernel on Windows: choose wi"):
+        NetworkManager("kernel", system="win32")
+    with pytest.raises(UnsupportedPlatformError, match="no way to manage interfaces on macOS: use"):
+        NetworkManager(system="darwin")
+    with pytest.raises(UnsupportedPlatformError, match="on plan9: run it on Linux"):
+        NetworkManager(system="plan9")
+    platforms.require_gateway("linux")

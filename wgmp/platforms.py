@@ -1,0 +1,76 @@
+"""What wgmp can do on an operating system.
+
+| | Linux | macOS | Windows |
+|---|---|---|---|
+| the gateway and the agent | yes | no | no |
+| back ends of the network manager | wgmp, kernel | none | windows |
+| keys, wg-quick files, settings, pings | yes | yes | yes |
+
+The gateway's loop waits in epoll, its processes wake each other by eventfd and are watched by
+pidfd, and it follows links and routes by netlink: all of that is Linux's alone.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import msgspec
+
+from wgmp.errors import UnsupportedPlatformError
+
+
+class Platform(msgspec.Struct, frozen=True, kw_only=True):
+    """An operating system: its `name` for people, and the table's rows.
+
+    `instead`: what to use where the gateway does not run, "" where it does. `backends`: the
+    first is the default.
+    """
+
+    name: str
+    instead: str = ""
+    backends: tuple[str, ...] = ()
+
+
+_PLATFORMS = {
+    "linux": Platform(name="Linux", backends=("wgmp", "kernel")),
+    "darwin": Platform(name="macOS", instead="use the WireGuard app or wireguard-go"),
+    "win32": Platform(
+        name="Windows",
+        instead="use the official WireGuard, which wgmp.manage can manage",
+        backends=("windows",),
+    ),
+}
+
+
+def platform_of(system: str = sys.platform) -> Platform:
+    """Return what there is to know of a system; `system`: as `sys.platform`."""
+    known = _PLATFORMS.get(system)
+    return known or Platform(name=system, instead="run it on Linux")
+
+
+def require_gateway(system: str = sys.platform) -> None:
+    """Raise UnsupportedPlatformError where the gateway does not run."""
+    platform = platform_of(system)
+    if platform.instead:
+        raise UnsupportedPlatformError(
+            f"the gateway does not run on {platform.name}, which has no epoll, eventfd and "
+            f"netlink: {platform.instead}"
+        )
+
+
+def choose_backend(wanted: str = "", system: str = sys.platform) -> str:
+    """Return the name of the back end to use: the one wanted, or the system's default.
+
+    Raises UnsupportedPlatformError when the system has it not, or none at all.
+    """
+    platform = platform_of(system)
+    if not platform.backends:
+        raise UnsupportedPlatformError(
+            f"there is no way to manage interfaces on {platform.name}: {platform.instead}"
+        )
+    if wanted and wanted not in platform.backends:
+        raise UnsupportedPlatformError(
+            f"there is no back end {wanted} on {platform.name}: "
+            f"choose {' or '.join(platform.backends)}"
+        )
+    return wanted or platform.backends[0]
