@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from tests.fastpath.packets import ACK, PSH, Packet, flow
 from tests.fastpath.test_segment import cut, header_for
 from wgmp.counters import Counter, Counters, create_counters
-from wgmp.fastpath import reference, virtio
-from wgmp.fastpath.reference import Sealed
+from wgmp.fastpath import transport, virtio
+from wgmp.fastpath.open import Opened, open_trains, trains
+from wgmp.fastpath.seal import Sealed
+from wgmp.fastpath.seal import seal as seal_packets
 from wgmp.fastpath.virtio import VirtioHeader
 from wgmp.protocol import ecn, ip
 from wgmp.protocol.constants import REJECT_AFTER_MESSAGES
@@ -65,7 +67,7 @@ OUTLET = Outlet()
 def seal(keypair: Keypair, packets: list[bytes]) -> list[bytes]:
     """Seal plain packets and return the datagrams."""
     views = [memoryview(virtio.PLAIN + packet) for packet in packets]
-    assert reference.seal(keypair, views, OUTLET.stream, MTU) == Sealed(len(packets))
+    assert seal_packets(keypair, views, OUTLET.stream, MTU) == Sealed(len(packets))
     return OUTLET.packets()
 
 
@@ -81,13 +83,13 @@ def as_record(datagrams: list[bytes]) -> Record:
 
 def open_all(
     keypair: Keypair, datagrams: list[bytes], coalesce: frozenset[int] = BOTH, congestion: int = 0
-) -> tuple[list[bytes], reference.Opened]:
+) -> tuple[list[bytes], Opened]:
     """Open datagrams and return the packets, super-packets cut apart again, and the result."""
     record = as_record(datagrams)
-    opened = reference.open_trains(
+    opened = open_trains(
         keypair,
         record,
-        list(reference.trains(record)),
+        list(trains(record)),
         OUTLET.stream,
         lambda source: source == OURS,
         congestion=congestion,
@@ -130,7 +132,7 @@ def test_super_packet_is_sealed_as_its_segments(
     fast, slow = keypairs()[0], keypairs()[0]
     packet = memoryview(header.pack() + whole.build())
     segments = cut(header, whole.build())
-    assert reference.seal(fast, [packet], OUTLET.stream, MTU) == Sealed(1, len(segments) - 1)
+    assert seal_packets(fast, [packet], OUTLET.stream, MTU) == Sealed(1, len(segments) - 1)
     assert OUTLET.packets() == [slow.seal(each, MTU) for each in segments]
 
 
@@ -138,7 +140,7 @@ def test_seal_stops_where_the_counter_ends() -> None:
     sender, _ = keypairs()
     sender.send_counter = REJECT_AFTER_MESSAGES - 2
     packets = [memoryview(virtio.PLAIN + b"x")] * 5
-    assert reference.seal(sender, packets, OUTLET.stream, MTU) == Sealed(2)
+    assert seal_packets(sender, packets, OUTLET.stream, MTU) == Sealed(2)
     datagrams = OUTLET.packets()
     assert [d[8:16] for d in datagrams] == [
         (REJECT_AFTER_MESSAGES - 2 + n).to_bytes(8, "little") for n in range(2)
@@ -150,8 +152,8 @@ def test_full_ring_drops_and_uses_no_counter_twice() -> None:
     sender, _ = keypairs()
     header = header_for(Packet(b""), 1368)
     packet = memoryview(header.pack() + Packet(bytes(60_000)).build())
-    first = reference.seal(sender, [packet], outlet.stream, MTU)
-    second = reference.seal(sender, [packet], outlet.stream, MTU)
+    first = seal_packets(sender, [packet], outlet.stream, MTU)
+    second = seal_packets(sender, [packet], outlet.stream, MTU)
     assert not first.drops
     assert second.drops[DropReason.RING_FULL] > 0
     datagrams = outlet.packets()
@@ -281,10 +283,10 @@ def test_coalesced_packets_are_the_packets_that_came(
     sender, receiver = keypairs()
     datagrams = [sender.seal(packet, MTU) for packet in packets]
     record = as_record(datagrams[:45])
-    reference.open_trains(
+    open_trains(
         receiver,
         record,
-        list(reference.trains(record)),
+        list(trains(record)),
         OUTLET.stream,
         lambda _: True,
         congestion=0,
@@ -328,7 +330,7 @@ def test_record_of_several_sessions_comes_apart_by_index() -> None:
     second = Keypair(SessionKeys(KEYS[0], KEYS[1], 1, 8, True), 0.0)
     script = [first, first, second, first, second, second]
     record = as_record([keypair.seal(b"x" * 100, MTU) for keypair in script])
-    cars = list(reference.trains(record))
+    cars = list(trains(record))
     assert [(car.index, car.count) for car in cars] == [(7, 2), (8, 1), (7, 1), (8, 2)]
 
 
@@ -336,9 +338,9 @@ def test_unauthenticated_plaintext_is_wiped() -> None:
     sender, receiver = keypairs()
     datagram = bytearray(sender.seal(ipv4(b"secret" * 20), MTU))
     datagram[-1] ^= 1
-    reference._scratch[:] = 0
+    transport.scratch[:] = 0
     open_all(receiver, [bytes(datagram)])
-    assert not np.any(reference._scratch)
+    assert not np.any(transport.scratch)
 
 
 def test_stream_counts_what_it_published() -> None:

@@ -1,7 +1,8 @@
 # Sourced by tools/check and tools/demo: Debian packages and the virtual environment.
 #
 # Packages are installed only when something is missing, only by root, and only after saying so.
-# The environment is .venv in the checkout; it is set up again when pyproject.toml changes.
+# The environment is .venv in the checkout; it is set up again when pyproject.toml or the native
+# fast path changes.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -48,7 +49,7 @@ find_python() {
 make_environment() {
     local extras=$1 python stamp wanted
     stamp=".venv/installed${extras//[^a-z]/}"
-    wanted="$PWD $(sha256sum pyproject.toml)"
+    wanted="$PWD $(cat pyproject.toml wgmp/fastpath/native/{Cargo.*,src/*} | sha256sum)"
     if [[ -x .venv/bin/wgmp && -f $stamp && $(<"$stamp") == "$wanted" ]]; then
         return 0
     fi
@@ -64,6 +65,8 @@ make_environment() {
         rm -rf .venv
     fi
     [[ -x .venv/bin/pip ]] || "$python" -m venv .venv
+    command -v cargo >/dev/null ||
+        echo "== no Rust toolchain (cargo): the native fast path is left out"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".$extras"
     echo "$wanted" >"$stamp"
 }

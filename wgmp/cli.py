@@ -42,9 +42,9 @@ def make_wgmpd_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="wgmpd",
         description="Start a WireGuard gateway on a new interface, as wireguard-go does.",
-        epilog="WGMP_WORKERS, WGMP_TOPOLOGY, WGMP_OFFLOAD, WGMP_SESSIONS, WGMP_SANDBOX, WGMP_USER, "
-        "WGMP_LOG_FORMAT, LOG_LEVEL, WG_TUN_FD, WG_UAPI_FD and WG_PROCESS_FOREGROUND are read from "
-        "the environment.",
+        epilog="WGMP_WORKERS, WGMP_TOPOLOGY, WGMP_OFFLOAD, WGMP_FASTPATH, WGMP_SESSIONS, "
+        "WGMP_SANDBOX, WGMP_USER, WGMP_LOG_FORMAT, LOG_LEVEL, WG_TUN_FD, WG_UAPI_FD and "
+        "WG_PROCESS_FOREGROUND are read from the environment.",
     )
     parser.add_argument("-f", "--foreground", action="store_true", help="do not detach")
     parser.add_argument("--version", action="version", version=f"wgmp {__version__}")
@@ -87,6 +87,11 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_const",
         const="off",
         help="for debugging: roles keep the supervisor's rights",
+    )
+    supervise.add_argument(
+        "--fastpath",
+        metavar="auto|native|reference",
+        help="what works on packets: native (Rust, where it was built) or plain Python",
     )
     supervise.add_argument(
         "--run-hooks", action="store_true", help="run PreUp, PostUp, PreDown and PostDown"
@@ -159,6 +164,7 @@ def _supervise(parsed: argparse.Namespace) -> int:
         workers=getattr(parsed, "workers", None),
         topology=getattr(parsed, "topology", None),
         offload=getattr(parsed, "offload", None),
+        fastpath=getattr(parsed, "fastpath", None),
         log_format=getattr(parsed, "log_format", None),
         sandbox=getattr(parsed, "sandbox", None),
         user=getattr(parsed, "user", None),

@@ -26,7 +26,7 @@ from enum import IntEnum, unique
 from wgmp.protocol.outcome import DropReason
 from wgmp.shm import WORD_BYTES, Segment
 
-_DROPS = 64
+DROPS = 64  # the first word of the drops
 BLOCK_WORDS = 128
 
 
@@ -64,32 +64,38 @@ class Counter(IntEnum):
 
 
 class Block:
-    """One block of 128 words."""
+    """One block of 128 words. `words`: themselves, of format "Q"."""
 
-    __slots__ = ("_words",)
+    __slots__ = ("words",)
 
     def __init__(self, words: memoryview) -> None:
-        self._words = words
+        self.words = words
 
     def add(self, counter: Counter, amount: int = 1) -> None:
         """Count `amount` more. Only the role's own process may."""
-        self._words[counter] += amount
+        self.words[counter] += amount
 
     def store(self, counter: Counter, value: int) -> None:
         """Set a gauge. Only the role's own process may."""
-        self._words[counter] = value
+        self.words[counter] = value
 
     def drop(self, reason: DropReason, count: int = 1) -> None:
         """Count `count` drops for one reason. Only the role's own process may."""
-        self._words[_DROPS + reason] += count
+        self.words[DROPS + reason] += count
+
+    def record_in(self, packets: int, length: int) -> None:
+        """Count a record taken from a ring, of so many packets and bytes in all."""
+        self.add(Counter.RECORDS_IN)
+        self.add(Counter.PACKETS_IN, packets)
+        self.add(Counter.BYTES_IN, length)
 
     def value(self, counter: Counter) -> int:
         """Return one counter."""
-        return self._words[counter]
+        return self.words[counter]
 
     def dropped(self, reason: DropReason) -> int:
         """Return the drops for one reason."""
-        return self._words[_DROPS + reason]
+        return self.words[DROPS + reason]
 
     def figures(self) -> dict[str, int]:
         """Return every counter by its lower-case name."""
@@ -112,12 +118,12 @@ class Counters(Block):
     def __init__(self, segment: Segment, index: int) -> None:
         middle = (2 * index + 1) * BLOCK_WORDS
         super().__init__(segment.words[middle - BLOCK_WORDS : middle])
-        self.outward = Block(self._words)
+        self.outward = Block(self.words)
         self.inward = Block(segment.words[middle : middle + BLOCK_WORDS])
 
     def value(self, counter: Counter) -> int:
         """Return one counter, the sum of both blocks."""
-        return self._words[counter] + self.inward.value(counter)
+        return self.words[counter] + self.inward.value(counter)
 
     def dropped(self, reason: DropReason) -> int:
         """Return the drops for one reason, the sum of both blocks."""

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from wgmp.counters import Counter, Counters, create_counters
+from wgmp.fastpath.choice import Choice, load
+from wgmp.fastpath.interface import FastPath
 from wgmp.peertable import IndexTable, PeerTable
 from wgmp.ring import Doorbell, RingReader, RingView, RingWriter, create_ring
 from wgmp.role import Devices, RoleContext
@@ -29,15 +31,21 @@ _TAPPED = ("tun_reader", "udp_reader", "admission", "worker")
 
 
 class Fabric:
-    """Rings, doorbells, counters and tables for `topology`.
+    """Rings, doorbells, counters and tables for `topology`; `fastpath`: what works on them.
 
     `shared_sessions`: sessions outlive the worker that made them. Raises RingError on a CPU
-    that plain Python cannot order, OSError without memory.
+    that the fast path cannot order, OSError without memory.
     """
 
     def __init__(
-        self, topology: Topology, shared_sessions: bool = True, predecessor: Fabric | None = None
+        self,
+        topology: Topology,
+        shared_sessions: bool = True,
+        predecessor: Fabric | None = None,
+        fastpath: FastPath | None = None,
     ) -> None:
+        """Make all of it; without `fastpath`, for the best one there is."""
+        self.fastpath = load(Choice.AUTO) if fastpath is None else fastpath
         require_ordered_stores()
         self.topology = topology
         self.rings = {
@@ -71,7 +79,7 @@ class Fabric:
 
         Processes forked from now on do not inherit the old rings, until `keep`.
         """
-        successor = Fabric(topology, predecessor=self)
+        successor = Fabric(topology, predecessor=self, fastpath=self.fastpath)
         for segment in (*self.rings.values(), *self.taps.rings.values()):
             segment.keep_from_children()
         return successor
@@ -117,6 +125,7 @@ class Fabric:
             sessions=self.sessions if is_worker else None,
             devices=devices,
             tap=self.taps.tap(role),
+            fastpath=self.fastpath,
         )
 
     def guard_sessions(self, roles: Sequence[str]) -> None:

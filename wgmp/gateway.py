@@ -21,6 +21,7 @@ import uvloop
 from wgmp import config as quick
 from wgmp import control, inheritance, memory, sandbox, tun, uapi_server
 from wgmp.errors import SocketError, WgmpError
+from wgmp.fastpath.choice import load
 from wgmp.manage import link
 from wgmp.manage.journal import Journal
 from wgmp.manage.runner import Commands
@@ -149,6 +150,7 @@ def _serve(
             shared_sessions=options.shared_sessions,
             inherited=inherited.udp,
             manager=start.manager,
+            fastpath=load(options.fastpath),
         )
         listener = uapi_server.bind_socket(control.socket_path(interface))
     except OSError as error:

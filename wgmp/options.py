@@ -6,6 +6,7 @@
 | WGMP_TOPOLOGY | --topology | auto, pipeline, compact |
 | WGMP_CONFIG | --config | a file |
 | WGMP_OFFLOAD | --offload | auto, off |
+| WGMP_FASTPATH | --fastpath | auto, native, reference |
 | | --run-hooks | |
 | WGMP_SANDBOX | --no-sandbox | auto, off |
 | WGMP_USER | --user | a user's name |
@@ -28,6 +29,7 @@ from pathlib import Path
 import msgspec
 
 from wgmp.errors import ConfigError
+from wgmp.fastpath.choice import Choice
 from wgmp.logs import LogFormat, LogLevel
 from wgmp.topology import MAX_WORKERS, Shape
 
@@ -52,6 +54,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     workers: int | None = None
     topology: Shape = Shape.AUTO
     offload: bool = True
+    fastpath: Choice = Choice.AUTO
     sandbox: bool = True
     user: str = ""
     shared_sessions: bool = True
@@ -71,6 +74,7 @@ def read_options(
     workers: str | None = None,
     topology: str | None = None,
     offload: str | None = None,
+    fastpath: str | None = None,
     log_format: str | None = None,
     sandbox: str | None = None,
     user: str | None = None,
@@ -93,6 +97,7 @@ def read_options(
         workers=_workers(*choose(workers, "--workers", "WGMP_WORKERS")),
         topology=_topology(*choose(topology, "--topology", "WGMP_TOPOLOGY")),
         offload=_switch(*choose(offload, "--offload", "WGMP_OFFLOAD")),
+        fastpath=_fastpath(*choose(fastpath, "--fastpath", "WGMP_FASTPATH")),
         sandbox=_switch(*choose(sandbox, "--sandbox", "WGMP_SANDBOX")),
         user=choose(user, "--user", "WGMP_USER")[1],
         shared_sessions=_sessions(*choose(sessions, "--sessions", "WGMP_SESSIONS")),
@@ -140,6 +145,13 @@ def _switch(name: str, text: str) -> bool:
     if text not in ("", "auto", "off"):
         raise ConfigError(f"{name}: {text!r} is not possible: write auto or off")
     return text != "off"
+
+
+def _fastpath(name: str, text: str) -> Choice:
+    try:
+        return Choice(text or "auto")
+    except ValueError:
+        raise ConfigError(f"{name}: {text!r} is not possible: write {', '.join(Choice)}") from None
 
 
 def log_level(name: str, text: str) -> LogLevel:

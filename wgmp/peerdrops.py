@@ -14,29 +14,30 @@ from __future__ import annotations
 from wgmp.protocol.outcome import DropReason
 from wgmp.shm import WORD_BYTES, Segment
 
-_BLOCK_WORDS = 64
+BLOCK_WORDS = 64
 
 
 class PeerDrops:
-    """The drops of the peers in `rows` rows."""
+    """The drops of the peers in `rows` rows. `bytes`: the whole memory."""
 
-    __slots__ = ("_rows", "_segment", "_words")
+    __slots__ = ("_rows", "_words", "bytes")
 
     def __init__(self, rows: int) -> None:
         self._rows = rows
-        self._segment = Segment("peer drops", rows * (1 + _BLOCK_WORDS) * WORD_BYTES)
-        self._words = self._segment.words
+        segment = Segment("peer drops", rows * (1 + BLOCK_WORDS) * WORD_BYTES)
+        self.bytes = segment.bytes
+        self._words = segment.words
 
     def add(self, row: int, reason: DropReason, count: int) -> None:
         """Owner: count `count` drops of the row's tenant."""
-        self._words[self._rows + row * _BLOCK_WORDS + reason] += count
+        self._words[self._rows + row * BLOCK_WORDS + reason] += count
         self._words[row] += count
 
     def clear(self, row: int) -> None:
         """Owner: the row has another tenant."""
         if self._words[row]:
-            start = self._rows + row * _BLOCK_WORDS
-            for word in range(start, start + _BLOCK_WORDS):
+            start = self._rows + row * BLOCK_WORDS
+            for word in range(start, start + BLOCK_WORDS):
                 self._words[word] = 0
             self._words[row] = 0
 
@@ -44,6 +45,6 @@ class PeerDrops:
         """Return the drops of the row's tenant that happened, by the reason's lower-case name."""
         if not self._words[row]:
             return {}
-        start = self._rows + row * _BLOCK_WORDS
+        start = self._rows + row * BLOCK_WORDS
         counts = ((reason.name.lower(), self._words[start + reason]) for reason in DropReason)
         return {name: count for name, count in counts if count}

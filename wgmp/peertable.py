@@ -38,7 +38,7 @@ from wgmp.shm import WORD_BYTES, Segment
 ROWS = 16_384
 ROW_WORDS = 16
 
-_OWNER, _TENANT, _VERSION, _RX, _TX, _HANDSHAKE, _ENDPOINT, _TIMESTAMP = 0, 1, 2, 3, 4, 5, 6, 12
+OWNER, _TENANT, _VERSION, _RX, _TX, _HANDSHAKE, _ENDPOINT, _TIMESTAMP = 0, 1, 2, 3, 4, 5, 6, 12
 _SESSIONS, _INITIATIONS = 14, 15
 _MOST_ATTEMPTS = 255
 _TIMESTAMP_BYTES = 12
@@ -62,24 +62,25 @@ class PeerFigures:
 
 
 class PeerTable:
-    """The rows of all peers."""
+    """The rows of all peers. `bytes`: their memory; `peer_drops`: each peer's drops."""
 
     def __init__(self) -> None:
         self._segment = Segment("peers", ROWS * ROW_WORDS * WORD_BYTES)
         self._words = self._segment.words
-        self._drops = PeerDrops(ROWS)
+        self.bytes = self._segment.bytes
+        self.peer_drops = PeerDrops(ROWS)
 
     def set_owner(self, peer: int, worker: int) -> None:
         """Supervisor: let `worker` own the peer from now on."""
-        self._words[row_of(peer) * ROW_WORDS + _OWNER] = worker
+        self._words[row_of(peer) * ROW_WORDS + OWNER] = worker
 
     def owner(self, row: int) -> int:
         """Return the number of the worker that owns the row's peer."""
-        return self._words[row * ROW_WORDS + _OWNER]
+        return self._words[row * ROW_WORDS + OWNER]
 
     def row(self, peer: int) -> PeerRow:
         """Return the peer's row, for its owning worker."""
-        return PeerRow(self._segment, self._drops, peer)
+        return PeerRow(self._segment, self.peer_drops, peer)
 
     def tenant(self, row: int) -> int:
         """Return the peer id of the row's tenant, -1 for none."""
@@ -97,7 +98,7 @@ class PeerTable:
 
     def drops(self, peer: int) -> dict[str, int]:
         """Return the peer's drops that happened, by the reason's lower-case name."""
-        return self._drops.by_reason(row_of(peer)) if self.row(peer).is_tenant() else {}
+        return self.peer_drops.by_reason(row_of(peer)) if self.row(peer).is_tenant() else {}
 
 
 class PeerRow:
@@ -212,11 +213,12 @@ class PeerRow:
 
 
 class IndexTable:
-    """Which row a receiver index belongs to."""
+    """Which row a receiver index belongs to. `bytes`: the entries' memory."""
 
     def __init__(self) -> None:
-        self._segment = Segment("indices", INDEX_ENTRIES * WORD_BYTES)
-        self._words = self._segment.words
+        segment = Segment("indices", INDEX_ENTRIES * WORD_BYTES)
+        self.bytes = segment.bytes
+        self._words = segment.words
 
     def row(self, index: int) -> int | None:
         """Return the row that the u32 `index` belongs to, or None."""

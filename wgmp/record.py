@@ -53,12 +53,12 @@ MAX_TRAIN_BYTES = 65_507
 _ANNOTATION = 3
 
 HANDSHAKE = 1
-_ECN_SHIFT = 8
+ECN_SHIFT = 8
 
 
 def ecn_flags(ecn: int) -> int:
     """Return the flags that say an ECN field, 0..3: the packets' own, or the datagrams' outer."""
-    return ecn << _ECN_SHIFT
+    return ecn << ECN_SHIFT
 
 
 _ENDPOINT = struct.Struct("<BBHII16s16s")
@@ -254,7 +254,7 @@ class Record:
     @property
     def ecn(self) -> int:
         """The ECN field that the flags say."""
-        return self.flags >> _ECN_SHIFT & ecn.MASK
+        return self.flags >> ECN_SHIFT & ecn.MASK
 
     def endpoint(self) -> Endpoint | None:
         """Return the record's endpoint, or None where it has no valid one."""

@@ -34,14 +34,14 @@ import os
 
 from wgmp.errors import RingError
 from wgmp.record import Record
-from wgmp.shm import PAGE_BYTES, Segment, full_fence
+from wgmp.shm import PAGE_BYTES, STORES_ARE_ORDERED, Segment, full_fence
 
 MAGIC = 0x676E69725F706D77  # "wmp_ring", little-endian
 VERSION = 1
 
-_SLOTS, _SLOT_BYTES = 2, 3
-_HEAD, _FULL, _HIGH_WATER, _WAKE_UPS = 8, 9, 10, 11
-_TAIL, _CORRUPT = 16, 17
+SLOTS_WORD, SLOT_BYTES_WORD = 2, 3
+HEAD_WORD, FULL_WORD, HIGH_WATER_WORD, WAKE_UPS_WORD = 8, 9, 10, 11
+TAIL_WORD, CORRUPT_WORD = 16, 17
 
 SLOT_ALIGNMENT = 64
 
@@ -52,21 +52,22 @@ class Doorbell:
     `word` is the index of the asleep word in `segment`. Made by the supervisor before the fork.
     """
 
-    __slots__ = ("_word", "_words", "descriptor")
+    __slots__ = ("_words", "descriptor", "segment", "word")
 
     def __init__(self, segment: Segment, word: int) -> None:
+        self.segment = segment
+        self.word = word
         self._words = segment.words
-        self._word = word
         self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def fall_asleep(self) -> None:
         """Consumer: declare sleep. Look at every ring once more after this."""
-        self._words[self._word] = 1
+        self._words[self.word] = 1
         full_fence()
 
     def wake_up(self) -> None:
         """Consumer: take the declaration back."""
-        self._words[self._word] = 0
+        self._words[self.word] = 0
 
     def close(self) -> None:
         """Nobody rings or hears it any more."""
@@ -82,7 +83,7 @@ class Doorbell:
     def ring(self) -> bool:
         """Producer, after publishing: wake the consumer if it sleeps; return whether it did."""
         full_fence()
-        if not self._words[self._word]:
+        if not self._words[self.word]:
             return False
         # The word is the consumer's, so it may be rung more than once before it wakes.
         os.eventfd_write(self.descriptor, 1)
@@ -97,8 +98,8 @@ def create_ring(name: str, slots: int, slot_bytes: int, shared: bool = False) ->
     if slots < 1 or slot_bytes % SLOT_ALIGNMENT:
         raise RingError(f"ring {name}: {slots} slots of {slot_bytes} bytes cannot be laid out")
     segment = Segment(name, PAGE_BYTES + slots * slot_bytes, shared)
-    segment.words[_SLOTS] = slots
-    segment.words[_SLOT_BYTES] = slot_bytes
+    segment.words[SLOTS_WORD] = slots
+    segment.words[SLOT_BYTES_WORD] = slot_bytes
     segment.words[1] = VERSION
     segment.words[0] = MAGIC
     return segment
@@ -107,7 +108,7 @@ def create_ring(name: str, slots: int, slot_bytes: int, shared: bool = False) ->
 def _attach(segment: Segment) -> list[Record]:
     """Check the header against the mapping and return a Record per slot; raise RingError."""
     words = segment.words
-    slots, slot_bytes = words[_SLOTS], words[_SLOT_BYTES]
+    slots, slot_bytes = words[SLOTS_WORD], words[SLOT_BYTES_WORD]
     if words[0] != MAGIC or words[1] != VERSION:
         raise RingError(f"not a ring of version {VERSION}: magic {words[0]:#x}, version {words[1]}")
     if not slots or slot_bytes % SLOT_ALIGNMENT or PAGE_BYTES + slots * slot_bytes > segment.size:
@@ -117,59 +118,69 @@ def _attach(segment: Segment) -> list[Record]:
 
 
 class RingWriter:
-    """The producing end. Only one process at a time may hold it."""
+    """The producing end. Only one process at a time may hold it.
 
-    __slots__ = ("_doorbell", "_head", "_records", "_slots", "_words")
+    Where the next record goes is read from the ring each time, so that a fast path may publish to
+    the same `segment` and ring the same `doorbell` between two uses of this object.
+    """
+
+    __slots__ = ("_records", "_slots", "_words", "doorbell", "segment")
 
     def __init__(self, segment: Segment, doorbell: Doorbell) -> None:
         self._records = _attach(segment)
         self._slots = len(self._records)
         self._words = segment.words
-        self._head = self._words[_HEAD]
-        self._doorbell = doorbell
+        self.segment = segment
+        self.doorbell = doorbell
 
     def reserve(self) -> Record | None:
         """Return the next free slot's record, or None when the ring is full (and count that).
 
         Reserving again without publishing returns the same slot.
         """
-        waiting = self._head - self._words[_TAIL]
-        if waiting >= self._slots:
-            self._words[_FULL] += 1
+        head = self._words[HEAD_WORD]
+        if head - self._words[TAIL_WORD] >= self._slots:
+            self._words[FULL_WORD] += 1
             return None
-        return self._records[self._head % self._slots]
+        return self._records[head % self._slots]
 
     def waiting(self) -> int:
         """Return how many records the consumer has not released yet."""
-        return self._head - self._words[_TAIL]
+        return self._words[HEAD_WORD] - self._words[TAIL_WORD]
 
     def publish(self) -> None:
         """Hand the reserved record to the consumer, and wake it if it sleeps."""
         words = self._words
-        self._records[self._head % self._slots].finish()
-        self._head += 1
-        words[_HEAD] = self._head
-        waiting = self._head - words[_TAIL]
-        if waiting > words[_HIGH_WATER]:
-            words[_HIGH_WATER] = waiting
-        if self._doorbell.ring():
-            words[_WAKE_UPS] += 1
+        head = words[HEAD_WORD]
+        self._records[head % self._slots].finish()
+        if not STORES_ARE_ORDERED:
+            full_fence()
+        words[HEAD_WORD] = head + 1
+        waiting = head + 1 - words[TAIL_WORD]
+        if waiting > words[HIGH_WATER_WORD]:
+            words[HIGH_WATER_WORD] = waiting
+        if self.doorbell.ring():
+            words[WAKE_UPS_WORD] += 1
 
 
 class RingReader:
-    """The consuming end. Only one process at a time may hold it."""
+    """The consuming end. Only one process at a time may hold it.
 
-    __slots__ = ("_records", "_slots", "_tail", "_words")
+    `fast`: the fast path's own end of the same `segment`, if it has one.
+    """
+
+    __slots__ = ("_records", "_slots", "_words", "fast", "segment")
 
     def __init__(self, segment: Segment) -> None:
         self._records = _attach(segment)
         self._slots = len(self._records)
         self._words = segment.words
-        self._tail = self._words[_TAIL]
+        self.segment = segment
+        self.fast: object | None = None
 
     def waiting(self) -> int:
         """Return how many records wait, as far as the producer's word can be believed."""
-        return self._words[_HEAD] - self._tail
+        return self._words[HEAD_WORD] - self._words[TAIL_WORD]
 
     @property
     def slots(self) -> int:
@@ -182,25 +193,28 @@ class RingReader:
         A record that fails its check is released and counted as corrupt; a head that cannot be
         drops everything up to it.
         """
+        words = self._words
         while True:
-            waiting = self._words[_HEAD] - self._tail
-            if waiting == 0:
+            head, tail = words[HEAD_WORD], words[TAIL_WORD]
+            if head == tail:
                 return None
-            if not 0 < waiting <= self._slots:
-                self._words[_CORRUPT] += 1
-                self._tail = self._words[_HEAD]
-                self._words[_TAIL] = self._tail
+            if not 0 < head - tail <= self._slots:
+                words[CORRUPT_WORD] += 1
+                words[TAIL_WORD] = head
                 return None
-            record = self._records[self._tail % self._slots]
+            if not STORES_ARE_ORDERED:
+                full_fence()
+            record = self._records[tail % self._slots]
             if record.check():
                 return record
-            self._words[_CORRUPT] += 1
+            words[CORRUPT_WORD] += 1
             self.release()
 
     def release(self) -> None:
         """Give the slot of the record last peeked at back to the producer."""
-        self._tail += 1
-        self._words[_TAIL] = self._tail
+        if not STORES_ARE_ORDERED:
+            full_fence()
+        self._words[TAIL_WORD] += 1
 
 
 class RingView:
@@ -212,13 +226,13 @@ class RingView:
     def figures(self) -> dict[str, int]:
         """Return slots, depth (records waiting), and the counters of the table above."""
         words = self._words
-        tail = words[_TAIL]
+        tail = words[TAIL_WORD]
         return {
-            "slots": words[_SLOTS],
-            "depth": max(0, words[_HEAD] - tail),
-            "published": words[_HEAD],
-            "high_water": words[_HIGH_WATER],
-            "full": words[_FULL],
-            "wake_ups": words[_WAKE_UPS],
-            "corrupt": words[_CORRUPT],
+            "slots": words[SLOTS_WORD],
+            "depth": max(0, words[HEAD_WORD] - tail),
+            "published": words[HEAD_WORD],
+            "high_water": words[HIGH_WATER_WORD],
+            "full": words[FULL_WORD],
+            "wake_ups": words[WAKE_UPS_WORD],
+            "corrupt": words[CORRUPT_WORD],
         }

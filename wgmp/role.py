@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from wgmp.counters import Counters
 from wgmp.events import AnyEvent
+from wgmp.fastpath.interface import FastPath
 from wgmp.offload import Offloads
 from wgmp.orders import Order
 from wgmp.peertable import IndexTable, PeerTable
@@ -53,6 +54,7 @@ class RoleContext:
     sessions: SessionMemory | None
     devices: Devices
     tap: Tap | None
+    fastpath: FastPath
 
 
 def _nothing_to_catch_up() -> None:

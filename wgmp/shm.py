@@ -8,8 +8,9 @@ counters.py, peertable.py).
 Aligned 8-byte loads and stores through `memoryview.cast("Q")` are single instructions. On
 x86-64 stores become visible in program order and loads are not reordered, so publishing an
 index after its data needs nothing more. Only "store mine, then load yours" (a producer's
-index against a consumer's asleep flag) needs `full_fence`. Other CPUs order less; until the
-native fast path brings its own acquire and release, `require_ordered_stores` refuses them.
+index against a consumer's asleep flag) needs `full_fence`. Other CPUs order less: there
+(not STORES_ARE_ORDERED) the rings fence around each index as well, with a fence that only the
+native fast path has (`use_fence`); without it `require_ordered_stores` refuses.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import mmap
 import os
 import platform
 import threading
+from collections.abc import Callable
 
 from wgmp.errors import RingError
 
@@ -26,25 +28,35 @@ WORD_BYTES = 8
 PAGE_BYTES = 4096
 _MLOCK_ONFAULT = 1  # linux/mman.h
 
-_fence = threading.Lock()
+STORES_ARE_ORDERED = platform.machine() in ("x86_64", "AMD64")
+
+_lock = threading.Lock()
+_fences: list[Callable[[], None]] = []
+
+
+def use_fence(fence: Callable[[], None]) -> None:
+    """Let `full_fence` be `fence`, a full barrier on any CPU."""
+    _fences[:] = [fence]
 
 
 def full_fence() -> None:
-    """Order every earlier load and store of this thread before every later one (x86-64).
+    """Order every earlier load and store of this thread before every later one.
 
     Taking a lock is a locked read-modify-write, which on x86 is a full barrier.
     """
-    _fence.acquire()
-    _fence.release()
+    if _fences:
+        _fences[0]()
+    else:
+        _lock.acquire()
+        _lock.release()
 
 
 def require_ordered_stores() -> None:
-    """Raise RingError on a CPU whose plain stores may become visible out of order."""
-    machine = platform.machine()
-    if machine not in ("x86_64", "AMD64"):
+    """Raise RingError on a CPU that may reorder stores, when there is nothing to prevent it."""
+    if not STORES_ARE_ORDERED and not _fences:
         raise RingError(
-            f"this CPU ({machine}) may reorder stores, and the plain-Python rings cannot "
-            "prevent it: run wgmp on x86-64"
+            f"this CPU ({platform.machine()}) may reorder stores, and only the native fast path "
+            "can prevent it: install wgmp again on a machine with Rust, or run it on x86-64"
         )
 
 

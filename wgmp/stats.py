@@ -141,7 +141,7 @@ def collect(supervisor: Supervisor) -> Snapshot:
         workers_count=topology.workers,
         listen_port=device.listen_port,
         fwmark=device.fwmark,
-        fastpath="reference",
+        fastpath=fabric.fastpath.NAME,
         offloads=_offloads(supervisor),
         sandbox=str(supervisor.sandbox),
         processes=processes,

@@ -32,6 +32,7 @@ from wgmp.errors import ControlError, RoleError, WgmpError
 from wgmp.eventhub import EventHub, ReplayWatch, changes_in
 from wgmp.events import ConfigurationChanged, RoleRestarted
 from wgmp.fabric import Fabric
+from wgmp.fastpath.interface import FastPath
 from wgmp.hangwatch import ABORT_GRACE_S, LOOK_EVERY_S, HangWatch
 from wgmp.linkwatch import LinkWatch
 from wgmp.logs import LogLevel
@@ -90,8 +91,8 @@ class Supervisor:
     `uapi`: the listening socket and its path. `offloads_wanted`: use those the kernel has.
     `silent`: roles print nothing (a daemon's). `limits`: what roles run under. `shared_sessions`:
     they outlive a worker. `inherited`: UDP sockets to begin with, instead of new ones; `manager`
-    keeps them. Raises SocketError, RingError at once; `run` raises RoleError when a role cannot
-    start or keeps dying.
+    keeps them. `fastpath`: None for the best there is. Raises SocketError, RingError at once;
+    `run` raises RoleError when a role cannot start or keeps dying.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Supervisor:
         shared_sessions: bool = True,
         inherited: Sequence[socket.socket] = (),
         manager: Manager = NOBODY,
+        fastpath: FastPath | None = None,
     ) -> None:
         self.interface = interface
         self._inherited = list(inherited)
@@ -115,7 +117,7 @@ class Supervisor:
         self._silent = silent
         self.topology = topology
         rehearse()
-        self.fabric = Fabric(topology, shared_sessions)
+        self.fabric = Fabric(topology, shared_sessions, fastpath=fastpath)
         self.events = EventHub()
         self._replay_watch = ReplayWatch(self.fabric.counters, self.events)
         self.device = Device(self, capacity=ROWS)

@@ -78,6 +78,21 @@ class Annotation(NamedTuple):
         record.annotate(self.time_ns, self.point, self.reason, self.dropped, self.peer + 1)
 
 
+class _Seen(NamedTuple):
+    """A record's packets."""
+
+    kind: Kind
+    packets: bytes | memoryview
+    lengths: list[int]
+    endpoint: Endpoint | None
+    flags: int
+
+    @classmethod
+    def of(cls, record: Record) -> _Seen:
+        packets = bytes(record.payload[: record.used])
+        return cls(Kind(record.kind), packets, record.lengths(), record.endpoint(), record.flags)
+
+
 class Tap:
     """One role's tap."""
 
@@ -108,32 +123,24 @@ class Tap:
         counters: Counters,
     ) -> None:
         """Let `serve` deal with a record of its input, then copy it with what was dropped of it."""
+        if not self.wants(point, peer):
+            serve()
+            return
         at = time.time_ns()
         before = counters.drops()
+        # Once served, its slot is the producer's again.
+        seen = _Seen.of(record)
         serve()
-        if not self.wants(point, peer):
-            return
         after = counters.drops().items()
         drops = {name: count - before.get(name, 0) for name, count in after}
         total = sum(drops.values())
         reason = DropReason[max(drops, key=drops.__getitem__).upper()] if total else 0
-        self.copy(record, Annotation(at, point, reason, total, peer))
+        self._put(seen, Annotation(at, point, reason, total, peer))
 
     def published(self, record: Record, point: Point) -> None:
         """Copy a record that the role is about to publish."""
         if self.wants(point, record.peer):
-            self.copy(record, Annotation(time.time_ns(), point, 0, 0, record.peer))
-
-    def copy(self, record: Record, note: Annotation) -> None:
-        """Copy a record's packets, or lose them."""
-        self._put(
-            Kind(record.kind),
-            record.payload[: record.used],
-            record.lengths(),
-            note,
-            record.endpoint(),
-            record.flags,
-        )
+            self._put(_Seen.of(record), Annotation(time.time_ns(), point, 0, 0, record.peer))
 
     def packets(
         self,
@@ -150,21 +157,15 @@ class Tap:
         if self.wants(point, peer):
             dropped = len(lengths) if reason else 0
             note = Annotation(time.time_ns(), point, reason, dropped, peer)
-            self._put(kind, packets, lengths, note, endpoint, 0)
+            self._put(_Seen(kind, packets, lengths, endpoint, 0), note)
 
     def secret(self, key: bytes, peer: int) -> None:
         """Give an ephemeral private key to a key log, if there is one."""
         self.packets(Kind.HANDSHAKE_MESSAGES, key, [len(key)], Point.SECRET, peer=peer)
 
-    def _put(
-        self,
-        kind: Kind,
-        packets: bytes | memoryview,
-        lengths: list[int],
-        note: Annotation,
-        endpoint: Endpoint | None,
-        flags: int,
-    ) -> None:
+    def _put(self, seen: _Seen, note: Annotation) -> None:
+        """Copy what was seen, or lose it."""
+        kind, packets, lengths, endpoint, flags = seen
         if self._ring is None:
             self._ring = RingWriter(self._segment, self._bell)
         copy = self._ring.reserve()

@@ -14,7 +14,7 @@ import time
 import msgspec
 
 from wgmp import localaddress
-from wgmp.fastpath import checksum, reference, virtio
+from wgmp.fastpath import checksum, seal, virtio
 from wgmp.protocol.constants import HANDSHAKE_TRAFFIC_CLASS
 from wgmp.protocol.outcome import DropReason, Endpoint
 from wgmp.record import HANDSHAKE, Kind, Record
@@ -104,7 +104,7 @@ def _plain(packet: memoryview) -> list[bytes]:
     """Return the packets that one from or to the TUN stands for; itself where it is nonsense."""
     if len(packet) <= virtio.SIZE:
         return []
-    plain = reference.plain_packets(packet)
+    plain = seal.plain_packets(packet)
     return [bytes(packet[virtio.SIZE :])] if isinstance(plain, DropReason) else plain
 
 

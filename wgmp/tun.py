@@ -115,13 +115,13 @@ class TunQueue:
     socket, to ask the kernel for the MTU through; a role may not open one.
     """
 
-    __slots__ = ("_asking", "_virtio", "descriptor")
+    __slots__ = ("_asking", "descriptor", "virtio_header")
 
     def __init__(
         self, descriptor: int, virtio_header: bool, asking: socket.socket | None = None
     ) -> None:
         self.descriptor = descriptor
-        self._virtio = virtio_header
+        self.virtio_header = virtio_header
         self._asking = asking
 
     def descriptors(self) -> list[int]:
@@ -140,7 +140,7 @@ class TunQueue:
         `buffers` are filled one after the other; the first that is not empty holds at least a
         header. Raises BlockingIOError when nothing waits, OSError when the interface is gone.
         """
-        if self._virtio:
+        if self.virtio_header:
             return os.readv(self.descriptor, buffers)
         first = next(buffer for buffer in buffers if len(buffer))
         first[: virtio.SIZE] = virtio.PLAIN
@@ -149,7 +149,7 @@ class TunQueue:
 
     def write(self, packet: memoryview | bytes) -> None:
         """Write one packet behind its virtio header; raises OSError (EIO: the link is down)."""
-        os.write(self.descriptor, packet if self._virtio else packet[virtio.SIZE :])
+        os.write(self.descriptor, packet if self.virtio_header else packet[virtio.SIZE :])
 
     def current_mtu(self) -> int:
         """Return the interface's MTU, 0 when the interface is gone or out of reach."""

@@ -13,8 +13,9 @@ from itertools import repeat
 import numpy as np
 
 from wgmp.counters import Counters, create_counters
-from wgmp.fastpath import reference, virtio
+from wgmp.fastpath import virtio
 from wgmp.fastpath.checksum import finish, sum_words
+from wgmp.fastpath.open import open_trains, trains
 from wgmp.fastpath.segment import TCP, UDP, Segments, segment
 from wgmp.fastpath.virtio import VirtioHeader
 from wgmp.offload import Offloads
@@ -119,7 +120,7 @@ def _seal(keypair: Keypair, packets: Sequence[memoryview]) -> Callable[[], None]
     outlet = _Outlet(Kind.DATAGRAMS)
 
     def seal() -> None:
-        sealed = reference.seal(keypair, packets, outlet.stream, MTU)
+        sealed = seal(keypair, packets, outlet.stream, MTU)
         assert not sealed.drops, sealed
         outlet.empty()
 
@@ -137,10 +138,10 @@ def _open(
 
     def open_() -> None:
         keypair.replay = ReplayWindow()  # they are always the same datagrams
-        opened = reference.open_trains(
+        opened = open_trains(
             keypair,
             record,
-            list(reference.trains(record)),
+            list(trains(record)),
             outlet.stream,
             lambda source: True,
             congestion=0,

@@ -1,11 +1,12 @@
 """tun_reader: packets from the TUN to the workers that own their peers.
 
-1. Read a packet, or a super-packet of up to 64 KiB, straight into the record filled last.
-2. Find its peer: longest prefix match of the destination address.
-3. It belongs to the record of that peer and ECN field. If it lies in another, it is moved.
+1. Read packets, or super-packets of up to 64 KiB, straight into records.
+2. Find each one's peer: longest prefix match of the destination address.
+3. Packets of one peer and ECN field share a record.
 4. Nothing left to read: publish what is open. Nothing waits for a record to fill.
 
-A packet without a peer, or longer than the MTU, is answered with an ICMP error.
+That is the fast path's `PacketIntake`. A packet without a peer, or longer than the MTU, comes back
+from it and is answered here with an ICMP error.
 """
 
 from __future__ import annotations
@@ -14,20 +15,14 @@ import socket
 
 from wgmp.counters import Counter
 from wgmp.fastpath import virtio
-from wgmp.fastpath.virtio import VirtioHeader
-from wgmp.orders import AddAllowedIP, Order, RemoveAllowedIP, RemovePeer, SetLink, row_of
-from wgmp.protocol import ecn, ip
-from wgmp.protocol.allowedips import AllowedIPs
+from wgmp.orders import AddAllowedIP, Order, RemoveAllowedIP, RemovePeer, SetLink
+from wgmp.protocol import ip
 from wgmp.protocol.icmp import ErrorLimiter
 from wgmp.protocol.outcome import DropReason
-from wgmp.record import Kind, ecn_flags
+from wgmp.record import Kind
 from wgmp.role import Role, RoleContext
-from wgmp.stream import Intake, Label, RecordStream
 from wgmp.tap import Point
 from wgmp.tun import DEFAULT_MTU
-
-_MAX_READ_BYTES = virtio.SIZE + 65_535
-_CACHE_ENTRIES = 65_536
 
 
 class TunReader(Role):
@@ -36,17 +31,13 @@ class TunReader(Role):
     def __init__(self, context: RoleContext) -> None:
         super().__init__(context)
         self._tun = context.devices.tun
-        self._peers = context.peers
-        self._workers = [
-            RecordStream(context.outputs[f"worker{n}"], self.counters)
-            for n in range(context.workers)
-        ]
-        self._intake = Intake(self._workers, _MAX_READ_BYTES)
-        self._allowed_ips = AllowedIPs()
-        self._routes: dict[bytes, int] = {}
-        self._labels: dict[tuple[int, int], Label] = {}
+        self._allowed_ips = context.fastpath.allowed_ips()
+        workers = [context.outputs[f"worker{n}"] for n in range(context.workers)]
+        self._intake = context.fastpath.packet_intake(
+            self._tun, workers, context.peers, self._allowed_ips, self.counters
+        )
+        self._intake.mtu = DEFAULT_MTU
         self._device_gone = False
-        self._mtu = DEFAULT_MTU
         # Apart, so that a flood of the one does not silence the other.
         self._unreachable = ErrorLimiter()
         self._too_big = ErrorLimiter()
@@ -65,91 +56,55 @@ class TunReader(Role):
             case RemovePeer(peer):
                 self._allowed_ips.remove_owner(peer)
             case SetLink(_, mtu):
-                self._mtu = mtu
-                return
+                self._intake.mtu = mtu
             case _:
                 return
-        self._routes.clear()
-        self._labels.clear()
 
     def step(self, now: float) -> bool:
         """Read a burst of packets into records."""
         if not self.readable:
             return False
-        while self._intake.turn():
-            try:
-                length = self._tun.read(self._intake.buffers())
-            except BlockingIOError:
-                self.readable = False
-                break
-            except OSError:
-                # The interface was deleted; the supervisor hears it from the kernel and stops.
-                self.readable = False
-                self._device_gone = True
-                break
-            self._take(self._intake.view(length), now)
-        self._intake.flush()
+        try:
+            self.readable, refused = self._intake.burst()
+        except OSError:
+            # The interface was deleted; the supervisor hears it from the kernel and stops.
+            self.readable = False
+            self._device_gone = True
+            return False
+        for packet in refused:
+            self._look_at(packet, now)
         return self.readable
 
-    def _take(self, packet: memoryview, now: float) -> None:
-        """Route one packet, behind its virtio header, and put it into its peer's record."""
-        body = packet[virtio.SIZE :]
-        self.counters.add(Counter.PACKETS_IN)
-        self.counters.add(Counter.BYTES_IN, len(body))
+    def _look_at(self, packet: bytes, now: float) -> None:
+        """Drop a packet that is none, has no route, or is too long, and answer the latter two.
+
+        But an order may be on its way that gives it a peer; and the interface's MTU may have grown
+        before the order that says so is here: the sender would believe the smaller one for
+        minutes.
+        """
+        body = memoryview(packet)[virtio.SIZE :]
         destination = ip.destination(body)
         if isinstance(destination, DropReason):
             self._drop(destination, packet)
             return
-        peer = self._route(destination)
+        peer = self._allowed_ips.lookup(destination)
         if peer is None:
             self.catch_up()
-            peer = self._route(destination)
+            peer = self._allowed_ips.lookup(destination)
         if peer is None:
             self._drop(DropReason.NO_ROUTE, packet)
             self._answer(self._unreachable.unreachable(body, now))
             return
-        if len(body) > self._mtu and self._is_too_big(packet, now):
+        longest = virtio.VirtioHeader.unpack(packet).wire_length(body)
+        if longest > self._intake.mtu:
+            self._intake.mtu = max(self._intake.mtu, self._tun.current_mtu())
+        if longest > self._intake.mtu:
+            self._drop(DropReason.PACKET_TOO_BIG, packet)
+            self._answer(self._too_big.too_big(body, self._intake.mtu, now))
             return
-        label = self._label(peer, ecn.of_packet(body))
-        worker = self._workers[self._peers.owner(row_of(peer))]
-        self._intake.put(worker, label, packet, [len(packet)])
+        self._intake.put(peer, packet)
 
-    def _route(self, destination: bytes) -> int | None:
-        peer = self._routes.get(destination)
-        if peer is None:
-            peer = self._allowed_ips.lookup(destination)
-            if peer is None:
-                return None
-            if len(self._routes) >= _CACHE_ENTRIES:
-                self._routes.clear()
-            self._routes[destination] = peer
-        return peer
-
-    def _label(self, peer: int, congestion: int) -> Label:
-        key = (peer, congestion)
-        label = self._labels.get(key)
-        if label is None:
-            label = self._labels[key] = Label(Kind.PACKETS, peer, ecn_flags(congestion))
-        return label
-
-    def _is_too_big(self, packet: memoryview, now: float) -> bool:
-        """Drop and answer a packet longer than the MTU; return False when it is not, after all.
-
-        A super-packet is as long as its segments. And the interface's MTU may have grown before
-        the order that says so is here; the sender would believe the smaller one for minutes.
-        """
-        header, body = VirtioHeader.unpack(packet), packet[virtio.SIZE :]
-        longest = header.wire_length(body)
-        if longest <= self._mtu:
-            return False
-        self._mtu = max(self._mtu, self._tun.current_mtu())
-        if longest <= self._mtu:
-            return False
-        self._drop(DropReason.PACKET_TOO_BIG, packet)
-        self._answer(self._too_big.too_big(body, self._mtu, now))
-        return True
-
-    def _drop(self, reason: DropReason, packet: memoryview) -> None:
+    def _drop(self, reason: DropReason, packet: bytes) -> None:
         """Count a packet that goes no further, and let a capture see it."""
         self.counters.drop(reason)
         if self.tap is not None and self.tap.on:

@@ -20,6 +20,7 @@ from wgmp.counters import Counter
 from wgmp.orders import Order
 from wgmp.protocol.outcome import DropReason
 from wgmp.record import Kind, Record
+from wgmp.ring import RingReader
 from wgmp.role import Role, RoleContext
 from wgmp.stream import RecordStream
 from wgmp.worker.actions import Actions
@@ -53,11 +54,12 @@ class Worker(Role):
             context.sessions,
             indices,
             self._actions,
+            context.fastpath.allowed_ips(),
             lambda: self.catch_up(),
             self.tap,
         )
         shared = self.configuration, indices, self._actions
-        self._transport = Transport(*shared, context.devices.offloads)
+        self._transport = Transport(*shared, context)
         self._handshakes = Handshakes(*shared)
         # What a predecessor had staged died with it.
         self.counters.drop(DropReason.WORKER_DIED, self.counters.value(Counter.STAGED))
@@ -74,14 +76,15 @@ class Worker(Role):
 
     def step(self, now: float) -> bool:
         """Serve some records of each ring, then the timers that are due."""
-        serve = self._serve if not self._tapping.on() else self._tapping.around(self._serve)
+        captured = self._tapping.on()
+        self._transport.copy_records(captured)
+        serve = self._tapping.around(self._serve) if captured else self._serve
         for ring in self.inputs:
             for _ in range(_BURST):
                 record = ring.peek()
                 if record is None:
                     break
-                serve(record, now)
-                ring.release()
+                serve(ring, record, now)
         for _ in range(_TIMERS):
             if not self._serve_timer(now):
                 break
@@ -89,16 +92,17 @@ class Worker(Role):
             self.configuration.settle(_RETURNS, now)
         return self.has_input()
 
-    def _serve(self, record: Record, now: float) -> None:
-        counters = self.counters if record.kind == Kind.PACKETS else self.counters.inward
-        counters.add(Counter.RECORDS_IN)
-        counters.add(Counter.PACKETS_IN, record.count)
-        counters.add(Counter.BYTES_IN, record.used)
+    def _serve(self, ring: RingReader, record: Record, now: float) -> None:
+        """Serve the ring's oldest record; the packet path may go on with those behind it."""
+        if record.kind == Kind.PACKETS:
+            self._transport.seal(ring, record, now)
+            return
+        if record.kind == Kind.DATAGRAMS:
+            self._transport.open(ring, now)
+            return
+        counters = self.counters.inward
+        counters.record_in(record.count, record.used)
         match record.kind:
-            case Kind.PACKETS:
-                self._transport.seal(record, now)
-            case Kind.DATAGRAMS:
-                self._transport.open(record, now)
             case Kind.OPENED_INITIATION:
                 self._handshakes.answer_initiation(record, now)
                 record.wipe()
@@ -106,6 +110,7 @@ class Worker(Role):
                 self._handshakes.consume(record, now)
             case _:
                 counters.drop(DropReason.RING_CORRUPT, record.count)
+        ring.release()
 
     def _serve_timer(self, now: float) -> bool:
         """Act on the earliest entry of the schedule; return whether it was due."""

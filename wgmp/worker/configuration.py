@@ -15,6 +15,7 @@ from itertools import islice
 from typing import assert_never
 
 from wgmp.counters import Counter
+from wgmp.fastpath.interface import AllowedIPs
 from wgmp.orders import (
     AddAllowedIP,
     Begin,
@@ -30,7 +31,6 @@ from wgmp.orders import (
 )
 from wgmp.peertable import PeerTable
 from wgmp.protocol import tai64n
-from wgmp.protocol.allowedips import AllowedIPs
 from wgmp.protocol.constants import KEY_SIZE
 from wgmp.protocol.noise import Identity
 from wgmp.protocol.outcome import Endpoint, Outcome
@@ -42,39 +42,12 @@ from wgmp.worker.actions import Actions
 from wgmp.worker.indices import Indices
 from wgmp.worker.tenants import Tenant, Tenants, endpoint_of
 
-_CACHE_ENTRIES = 65_536
-
-
-class Sources:
-    """Which peer an inner source address belongs to, with the answers remembered."""
-
-    __slots__ = ("_allowed_ips", "_cache")
-
-    def __init__(self) -> None:
-        self._allowed_ips = AllowedIPs()
-        self._cache: dict[bytes, int | None] = {}
-
-    def change(self) -> AllowedIPs:
-        """Return the table to change; what was remembered is forgotten."""
-        self._cache.clear()
-        return self._allowed_ips
-
-    def owner(self, source: bytes) -> int | None:
-        """Return the peer that a packed address routes to, or None."""
-        try:
-            return self._cache[source]
-        except KeyError:
-            if len(self._cache) >= _CACHE_ENTRIES:
-                self._cache.clear()
-            owner = self._cache[source] = self._allowed_ips.lookup(source)
-            return owner
-
 
 class Configuration:
     """The worker `number`'s part of the device.
 
-    `up`, `mtu`: the link's. `sessions`: where sessions outlive the worker, None when they do
-    not. `catch_up`: takes the orders that are on their way.
+    `up`, `mtu`: the link's; `allowed_ips`: everybody's. `sessions`: where sessions outlive the
+    worker, None when they do not. `catch_up`: takes the orders that are on their way.
     """
 
     def __init__(
@@ -84,12 +57,13 @@ class Configuration:
         sessions: SessionMemory | None,
         indices: Indices,
         actions: Actions,
+        allowed_ips: AllowedIPs,
         catch_up: Callable[[], None],
         tap: Tap | None = None,
     ) -> None:
         self.up = True  # the supervisor's first order says whether it is
         self.mtu = DEFAULT_MTU
-        self.sources = Sources()
+        self.allowed_ips = allowed_ips
         self._tenants = Tenants(table, self._make_peer)
         self._number = number
         self._table = table
@@ -140,12 +114,12 @@ class Configuration:
             case SetPeer():
                 self._set_peer(order, now)
             case RemovePeer(peer):
-                self.sources.change().remove_owner(peer)
+                self.allowed_ips.remove_owner(peer)
                 self._remove_peer(order)
             case AddAllowedIP(network, length, peer):
-                self.sources.change().insert(network, length, peer)
+                self.allowed_ips.insert(network, length, peer)
             case RemoveAllowedIP(network, length, peer):
-                self.sources.change().remove(network, length, peer)
+                self.allowed_ips.remove(network, length, peer)
             case SetLink(up, mtu):
                 self.mtu = mtu
                 for tenant in self._tenants.awake():

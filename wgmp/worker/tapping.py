@@ -8,11 +8,12 @@ from functools import partial
 from wgmp.counters import Counters
 from wgmp.protocol import messages
 from wgmp.record import Kind, Record
+from wgmp.ring import RingReader
 from wgmp.stream import RecordStream
 from wgmp.tap import NOBODY, Point, Tap
 from wgmp.worker.indices import Indices
 
-_Serve = Callable[[Record, float], None]
+_Serve = Callable[[RingReader, Record, float], None]
 
 
 class Tapping:
@@ -47,13 +48,13 @@ class Tapping:
     def around(self, serve: _Serve) -> _Serve:
         """Return what deals with a record as `serve` does, and copies it."""
 
-        def serve_and_copy(record: Record, now: float) -> None:
+        def serve_and_copy(ring: RingReader, record: Record, now: float) -> None:
             if record.kind == Kind.OPENED_INITIATION:
-                serve(record, now)
+                serve(ring, record, now)
                 return
             point = Point.INNER_OUT if record.kind == Kind.PACKETS else Point.OUTER_IN
             peer = record.peer if point is Point.INNER_OUT else self._peer_of(record)
-            self._tap.around(lambda: serve(record, now), record, point, peer, self._counters)
+            self._tap.around(lambda: serve(ring, record, now), record, point, peer, self._counters)
 
         return serve_and_copy
 

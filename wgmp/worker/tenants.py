@@ -16,6 +16,7 @@ from wgmp.peertable import PeerRow, PeerTable
 from wgmp.protocol.constants import ZERO_KEY
 from wgmp.protocol.outcome import Endpoint
 from wgmp.protocol.peer import Peer
+from wgmp.record import pack_endpoint, unpack_endpoint
 
 
 class Tenant:
@@ -24,6 +25,8 @@ class Tenant:
     __slots__ = (
         "_again_at",
         "_attempts",
+        "_packed",
+        "_packed_of",
         "_table",
         "_timestamp",
         "endpoint",
@@ -41,6 +44,24 @@ class Tenant:
         self._timestamp = peer.greatest_timestamp
         self._again_at = peer.initiate_again_at
         self._attempts = peer.handshake_attempts
+        self._packed = b""
+        self._packed_of: Endpoint | None = None
+
+    def packed_endpoint(self) -> bytes:
+        """Return the peer's endpoint as records have it. It has one."""
+        endpoint = self.peer.endpoint
+        assert endpoint is not None
+        if endpoint is not self._packed_of:
+            self._packed, self._packed_of = pack_endpoint(endpoint), endpoint
+        return self._packed
+
+    def unpacked_endpoint(self, packed: bytes) -> Endpoint:
+        """Return what a record's endpoint is; nearly always it is the peer's."""
+        if self._packed_of is None or packed != self._packed:
+            endpoint = unpack_endpoint(packed)
+            assert endpoint is not None
+            self._packed, self._packed_of = packed, endpoint
+        return self._packed_of
 
     @property
     def row(self) -> PeerRow:

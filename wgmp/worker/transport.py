@@ -1,85 +1,117 @@
 """The worker's packet path: records of packets sealed, records of datagrams opened.
 
 ```
-out:  peer -> endpoint? -> keypair? -> seal into a record for udp_writer -> timers, rekey
+out:  peer -> endpoint? -> keypair? -> seal into records for udp_writer -> timers, rekey
                         -> none: stage the packets, start a handshake
-in:   index -> keypair -> age -> open into a record for tun_writer -> promote, roam, timers
+in:   index -> keypair -> age -> open into records for tun_writer -> promote, roam, timers
 ```
+
+Sealing and opening are the fast path's (`interface.Sealer`, `interface.Opener`), which goes on with
+the records behind the first one, for as long as nothing has to be decided.
 """
 
 from __future__ import annotations
 
-from itertools import groupby
-
 from wgmp.counters import Counter
-from wgmp.fastpath import reference, virtio
+from wgmp.fastpath import open, seal, virtio
+from wgmp.fastpath.interface import Opener, Sealer
 from wgmp.fastpath.segment import TCP, UDP
-from wgmp.offload import Offloads
+from wgmp.protocol.constants import REJECT_AFTER_MESSAGES
 from wgmp.protocol.icmp import ErrorLimiter
-from wgmp.protocol.outcome import DropReason, Endpoint
-from wgmp.record import Kind, Record, ecn_flags
-from wgmp.stream import Label
-from wgmp.worker.actions import KEEPALIVE_BYTES, Actions
+from wgmp.protocol.keypair import Keypair
+from wgmp.protocol.outcome import DropReason
+from wgmp.record import Record
+from wgmp.ring import RingReader
+from wgmp.role import RoleContext
+from wgmp.worker.actions import Actions
 from wgmp.worker.configuration import Configuration
 from wgmp.worker.indices import Indices
 from wgmp.worker.tenants import Tenant
 
 
 class Transport:
-    """Seals and opens for the peers of `configuration`. `offloads`: those in use."""
+    """Seals and opens for the peers of `configuration`. `context`: the worker's."""
 
     def __init__(
-        self, configuration: Configuration, indices: Indices, actions: Actions, offloads: Offloads
+        self,
+        configuration: Configuration,
+        indices: Indices,
+        actions: Actions,
+        context: RoleContext,
     ) -> None:
         self._configuration = configuration
         self._indices = indices
         self._actions = actions
         self._counters = actions.counters
         self._inward = actions.counters.inward
-        self._udp = actions.udp
-        self._tun = actions.tun
-        self._coalesce = frozenset(
+        self._unreachable = ErrorLimiter()
+        self._now = 0.0
+        self._found: dict[int, tuple[Tenant, Keypair]] = {}
+        fastpath, offloads = context.fastpath, context.devices.offloads
+        coalesce = frozenset(
             protocol
             for protocol, wanted in ((TCP, offloads.tun_tcp), (UDP, offloads.tun_udp))
             if wanted
         )
-        self._unreachable = ErrorLimiter()
+        drops, allowed_ips = context.peers.peer_drops, configuration.allowed_ips
+        inward = allowed_ips, self._inward, drops, coalesce, self._find
+        self._fast: tuple[Sealer, Opener] = (
+            fastpath.sealer(context.outputs["udp_writer"], self._counters, drops),
+            fastpath.opener(context.outputs["tun_writer"], *inward),
+        )
+        # Through the streams that a capture watches, and one record after the other.
+        self._captured: tuple[Sealer, Opener] = (
+            seal.Sealer(actions.udp, self._counters, drops, burst=1),
+            open.Opener(actions.tun, *inward, burst=1),
+        )
+        self._sealer, self._opener = self._fast
+
+    def copy_records(self, captured: bool) -> None:
+        """Let everything go through the streams of `actions`, for as long as it is captured."""
+        self._sealer, self._opener = self._captured if captured else self._fast
 
     # --- out ---
 
-    def seal(self, record: Record, now: float) -> None:
-        """Seal a record of packets for its peer, or stage them."""
+    def seal(self, ring: RingReader, record: Record, now: float) -> None:
+        """Seal the ring's oldest record of packets, and those of the same peer behind it.
+
+        Without a session its packets are staged; without a place to send them to, refused.
+        """
         tenant = self._configuration.find(record.peer, now)
+        if tenant is not None and tenant.peer.endpoint is not None and self._configuration.up:
+            keypair = tenant.peer.sending_keypair(now)
+            # A super-packet stands for fewer packets than it has bytes.
+            if (
+                keypair is not None
+                and keypair.send_counter + record.used <= REJECT_AFTER_MESSAGES
+                and record.used
+            ):
+                self._seal(ring, tenant, keypair, now)
+                return
+        self._counters.record_in(record.count, record.used)
         if record.shortest() < virtio.SIZE:
             self._counters.drop(DropReason.RING_CORRUPT, record.count)
-            return
-        if tenant is None:
+        elif tenant is None:
             self._counters.drop(DropReason.PEER_REMOVED, record.count)
-            return
-        peer = tenant.peer
-        if peer.endpoint is None or not self._configuration.up:
+        elif tenant.peer.endpoint is None or not self._configuration.up:
             self._refuse(tenant, record.packets(), now)
-            return
-        packets = record.packets()
-        keypair = peer.sending_keypair(now)
-        if keypair is not None:
-            out = self._udp
-            out.start(Label(Kind.DATAGRAMS, record.peer, ecn_flags(record.ecn), peer.endpoint))
-            sealed = reference.seal(keypair, packets, out, self._configuration.mtu)
-            out.flush()
-            self._counters.add(Counter.CUT, sealed.cut)
-            for reason, count in sealed.drops.items():
-                self._actions.drop(tenant, reason, count)
-            tenant.row.add_sent(out.sent_bytes)
-            self._counters.add(Counter.SEALED, out.sent_packets)
-            self._actions.act(tenant, peer.packets_sent(keypair, out.sent_packets, now))
-            packets = packets[sealed.packets :]
-        for packet in packets:
-            self._stage(tenant, packet, now)
+        else:
+            for packet in record.packets():
+                self._stage(tenant, packet, now)
+        ring.release()
+
+    def _seal(self, ring: RingReader, tenant: Tenant, keypair: Keypair, now: float) -> None:
+        peer = tenant.peer
+        datagrams, length = self._sealer.seal(
+            ring, keypair, peer.peer, tenant.packed_endpoint(), self._configuration.mtu
+        )
+        tenant.row.add_sent(length)
+        self._counters.add(Counter.SEALED, datagrams)
+        self._actions.act(tenant, peer.packets_sent(keypair, datagrams, now))
 
     def _stage(self, tenant: Tenant, packet: memoryview, now: float) -> None:
         """Let the peer keep a packet, or the segments of a super-packet, for a session to come."""
-        plain = reference.plain_packets(packet)
+        plain = seal.plain_packets(packet)
         if isinstance(plain, DropReason):
             self._actions.drop(tenant, plain)
             return
@@ -101,55 +133,36 @@ class Transport:
 
     # --- in ---
 
-    def open(self, record: Record, now: float) -> None:
-        """Open a record of datagrams: usually of one receiver index, possibly of several."""
-        endpoint = record.endpoint()
-        if endpoint is None or record.shortest() < KEEPALIVE_BYTES:
-            self._inward.drop(DropReason.RING_CORRUPT, record.count)
-            return
-        for index, trains in groupby(reference.trains(record), lambda train: train.index):
-            self._open_session(index, list(trains), record, endpoint, now)
-
-    def _open_session(
-        self,
-        index: int,
-        trains: list[reference.Train],
-        record: Record,
-        endpoint: Endpoint,
-        now: float,
-    ) -> None:
-        """Open one session's datagrams."""
-        peer = self._indices.peer(index)
-        tenant = self._configuration.get(peer, now)
-        keypair = None if tenant is None else tenant.peer.keypair(index)
-        count = sum(train.count for train in trains)
-        if tenant is None or keypair is None:
-            self._inward.drop(DropReason.UNKNOWN_INDEX, count)
-            return
-        if keypair.expired(now):
-            self._actions.drop_inward(tenant, DropReason.KEYPAIR_EXPIRED, count)
-            return
-        owner = self._configuration.sources.owner
-        self._tun.start(Label(Kind.PACKETS, peer))
-        opened = reference.open_trains(
-            keypair,
-            record,
-            trains,
-            self._tun,
-            lambda source: owner(source) == peer,
-            congestion=record.ecn,
-            coalesce=self._coalesce,
-        )
-        self._tun.flush()
-        self._inward.add(Counter.JOINED, opened.joined)
-        for reason, dropped in opened.drops.items():
-            self._actions.drop_inward(tenant, reason, dropped)
-        authenticated = opened.data + opened.keepalives
-        if authenticated:
-            tenant.row.add_received(opened.received_bytes)
-            self._inward.add(Counter.OPENED, authenticated)
-            self._inward.add(Counter.KEEPALIVES_RECEIVED, opened.keepalives)
-            outcomes = tenant.peer.datagrams_received(
-                keypair, endpoint, opened.data, opened.keepalives, now
+    def open(self, ring: RingReader, now: float) -> None:
+        """Open the ring's oldest records of datagrams, whoever they are from."""
+        self._now = now
+        received, refused = self._opener.open(ring)
+        for index, reason, count in refused:
+            tenant = self._configuration.get(self._indices.peer(index), now)
+            if tenant is None:
+                self._inward.drop(reason, count)
+            else:
+                self._actions.drop_inward(tenant, reason, count)
+        for index, packets, keepalives, length, packed in received:
+            tenant, keypair = self._found[index]
+            tenant.row.add_received(length)
+            self._inward.add(Counter.OPENED, packets + keepalives)
+            self._inward.add(Counter.KEEPALIVES_RECEIVED, keepalives)
+            endpoint = tenant.unpacked_endpoint(packed)
+            self._actions.act(
+                tenant,
+                tenant.peer.datagrams_received(keypair, endpoint, packets, keepalives, now),
             )
-            self._actions.act(tenant, outcomes)
+        self._found.clear()
+
+    def _find(self, index: int) -> tuple[Keypair, int] | DropReason:
+        """Return the keypair and the peer of a receiver index, or why its datagrams are dropped."""
+        peer = self._indices.peer(index)
+        tenant = self._configuration.get(peer, self._now)
+        keypair = None if tenant is None else tenant.peer.keypair(index)
+        if tenant is None or keypair is None:
+            return DropReason.UNKNOWN_INDEX
+        if keypair.expired(self._now):
+            return DropReason.KEYPAIR_EXPIRED
+        self._found[index] = tenant, keypair
+        return keypair, peer

@@ -1,0 +1,48 @@
+"""Which fast path runs: the native one where it was built, else the reference one."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from wgmp.errors import ConfigError
+from wgmp.shm import STORES_ARE_ORDERED
+
+if TYPE_CHECKING:
+    from wgmp.fastpath.interface import FastPath
+
+
+class Choice(StrEnum):
+    """What the operator may ask for; AUTO takes the best that there is."""
+
+    AUTO = "auto"
+    NATIVE = "native"
+    REFERENCE = "reference"
+
+
+def load(choice: Choice) -> FastPath:
+    """Return the fast path; raises ConfigError when NATIVE is asked for and cannot be had."""
+    # Imported or not, it lends its fence to CPUs that need one.
+    if choice is not Choice.REFERENCE or not STORES_ARE_ORDERED:
+        missing = native_is_missing()
+        if not missing and choice is not Choice.REFERENCE:
+            from wgmp.fastpath import native
+
+            return native
+        if choice is Choice.NATIVE:
+            raise ConfigError(
+                f"there is no native fast path: {missing}: install wgmp again on a machine with "
+                "Rust 1.88 or newer, or use the reference fast path"
+            )
+    from wgmp.fastpath import reference
+
+    return reference
+
+
+def native_is_missing() -> str:
+    """Return why the native fast path cannot be used, "" if it can."""
+    try:
+        from wgmp.fastpath import native  # noqa: F401
+    except ImportError as error:
+        return str(error)
+    return ""

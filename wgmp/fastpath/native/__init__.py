@@ -1,0 +1,182 @@
+"""The native fast path: a Rust extension, `_native`, and what makes Python's objects known to it.
+
+Importing this raises ImportError where the extension was not built, or was built from other
+sources than these: each of its numbers for what lies where is compared with Python's.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from wgmp.counters import Block
+from wgmp.fastpath.interface import Admit, AllowedIPs, Find, Received, Refused
+from wgmp.fastpath.native import _native
+from wgmp.fastpath.native.agreement import disagreements
+from wgmp.fastpath.segment import TCP, UDP
+from wgmp.peerdrops import PeerDrops
+from wgmp.peertable import IndexTable, PeerTable
+from wgmp.protocol.keypair import Keypair
+from wgmp.protocol.outcome import DropReason
+from wgmp.ring import RingReader, RingWriter
+from wgmp.shm import use_fence
+from wgmp.tun import TunQueue
+
+NAME = "native"
+
+if _wrong := disagreements(_native.layout_table()):
+    raise ImportError(f"the native fast path was built from other sources: {', '.join(_wrong)}")
+
+allowed_ips = _native.AllowedIPs
+use_fence(_native.full_fence)
+
+
+def _writer(ring: RingWriter) -> _native.RingWriter:
+    bell = ring.doorbell
+    return _native.RingWriter(ring.segment.bytes, bell.segment.bytes, bell.word, bell.descriptor)
+
+
+def _reader(ring: RingReader) -> _native.RingReader:
+    """Return the extension's end of the ring, made at its first use."""
+    if not isinstance(ring.fast, _native.RingReader):
+        ring.fast = _native.RingReader(ring.segment.bytes)
+    return ring.fast
+
+
+def _session(keypair: Keypair, peer: int) -> _native.Session:
+    """Return the extension's form of the keypair, made at its first use."""
+    if not isinstance(keypair.fast, _native.Session):
+        keys = keypair.keys
+        keypair.fast = _native.Session(
+            keys.sending, keys.receiving, keypair.remote_index, peer, keypair.state
+        )
+    return keypair.fast
+
+
+def packet_intake(
+    tun: TunQueue,
+    workers: list[RingWriter],
+    peers: PeerTable,
+    routes: AllowedIPs,
+    counters: Block,
+) -> _native.PacketIntake:
+    """Return the tun_reader's part."""
+    assert isinstance(routes, _native.AllowedIPs)
+    rings = [_writer(ring) for ring in workers]
+    return _native.PacketIntake(
+        tun.descriptor, tun.virtio_header, rings, peers.bytes, routes, counters.words
+    )
+
+
+class PacketWriter:
+    """The tun_writer's part."""
+
+    def __init__(self, tun: TunQueue, counters: Block) -> None:
+        self._writer = _native.PacketWriter(tun.descriptor, tun.virtio_header, counters.words)
+
+    def burst(self, ring: RingReader) -> None:
+        """Write the packets of some of the ring's records."""
+        self._writer.burst(_reader(ring))
+
+
+class DatagramIntake:
+    """The udp_reader's part."""
+
+    def __init__(
+        self, workers: list[RingWriter], peers: PeerTable, indices: IndexTable, counters: Block
+    ) -> None:
+        rings = [_writer(ring) for ring in workers]
+        self._counters = counters
+        self._intake = _native.DatagramIntake(rings, peers.bytes, indices.bytes, counters.words)
+
+    def burst(
+        self, sockets: list[socket.socket], admit: Admit
+    ) -> tuple[bool, list[tuple[bytes, bytes]]]:
+        """Receive a burst from each socket into records."""
+        more, messages = self._intake.burst([sock.fileno() for sock in sockets])
+        if messages:
+            messages = [each for each in messages if self._admits(admit, each[0])]
+        return more, messages
+
+    def _admits(self, admit: Admit, message: bytes) -> bool:
+        reason = admit(message)
+        if reason is not None:
+            self._counters.drop(reason)
+        return reason is None
+
+
+class DatagramWriter:
+    """The udp_writer's part."""
+
+    def __init__(self, sockets: list[socket.socket], segments: bool, counters: Block) -> None:
+        self._writer = _native.DatagramWriter(*_by_family(sockets), segments, counters.words)
+
+    @property
+    def segments(self) -> bool:
+        """Whether trains go in one call."""
+        return self._writer.segments
+
+    def use(self, sockets: list[socket.socket]) -> None:
+        """Go on with other sockets."""
+        self._writer.use_sockets(*_by_family(sockets))
+
+    def forget_paths(self) -> None:
+        """Routes changed: what was too narrow for a train may be wide enough now."""
+        self._writer.forget_paths()
+
+    def burst(self, ring: RingReader) -> int | None:
+        """Send some of the ring's records; return the descriptor to wait for if it is full."""
+        return self._writer.burst(_reader(ring))
+
+
+def _by_family(sockets: list[socket.socket]) -> tuple[int, int]:
+    """Return the descriptors for IPv4 and IPv6, -1 for none."""
+    descriptors = {sock.family: sock.fileno() for sock in sockets}
+    return descriptors.get(socket.AF_INET, -1), descriptors.get(socket.AF_INET6, -1)
+
+
+class Sealer:
+    """The worker's way out."""
+
+    def __init__(self, out: RingWriter, counters: Block, drops: PeerDrops) -> None:
+        self._sealer = _native.Sealer(_writer(out), counters.words, drops.bytes)
+
+    def seal(
+        self, ring: RingReader, keypair: Keypair, peer: int, endpoint: bytes, mtu: int
+    ) -> tuple[int, int]:
+        """Seal the ring's records from the oldest on, while they are packets of `peer`."""
+        return self._sealer.seal(_reader(ring), _session(keypair, peer), endpoint, mtu)
+
+
+class Opener:
+    """The worker's way in."""
+
+    def __init__(
+        self,
+        out: RingWriter,
+        allowed_ips: AllowedIPs,
+        counters: Block,
+        drops: PeerDrops,
+        coalesce: frozenset[int],
+        find: Find,
+    ) -> None:
+        assert isinstance(allowed_ips, _native.AllowedIPs)
+        self._opener = _native.Opener(
+            _writer(out), allowed_ips, counters.words, drops.bytes, TCP in coalesce, UDP in coalesce
+        )
+        self._find = find
+
+    def open(self, ring: RingReader) -> tuple[list[Received], list[Refused]]:
+        """Open the ring's records of datagrams from the oldest on."""
+        received, refused = self._opener.open(_reader(ring), self._session)
+        return received, [(index, DropReason(reason), count) for index, reason, count in refused]
+
+    def _session(self, index: int) -> _native.Session | DropReason:
+        found = self._find(index)
+        return found if isinstance(found, DropReason) else _session(*found)
+
+
+packet_writer = PacketWriter
+datagram_intake = DatagramIntake
+datagram_writer = DatagramWriter
+sealer = Sealer
+opener = Opener

@@ -1,0 +1,115 @@
+//! A keypair as the fast path has it: both AEADs, and the words of its state.
+//!
+//! wgmp/protocol/keypair.py has the words' layout and the order in which they are written, so
+//! that no counter is ever used twice, whatever is killed when.
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+
+use crate::layout::state as at;
+use crate::layout::transport::TAG;
+use crate::memory::Memory;
+
+fn key(bytes: &[u8]) -> PyResult<LessSafeKey> {
+    match UnboundKey::new(&CHACHA20_POLY1305, bytes) {
+        Ok(key) => Ok(LessSafeKey::new(key)),
+        Err(_) => Err(PyValueError::new_err("a key has 32 bytes")),
+    }
+}
+
+fn nonce(counter: u64) -> Nonce {
+    let mut bytes = [0; 12];
+    bytes[4..].copy_from_slice(&counter.to_le_bytes());
+    Nonce::assume_unique_for_key(bytes)
+}
+
+/// `sending`, `receiving`: 32 bytes each. `state`: the keypair's words, borrowed.
+#[pyclass(unsendable, frozen)]
+pub struct Session {
+    sending: LessSafeKey,
+    receiving: LessSafeKey,
+    state: Memory,
+    pub remote_index: u32,
+    pub peer: u64,
+}
+
+#[pymethods]
+impl Session {
+    #[new]
+    fn new(
+        sending: &[u8],
+        receiving: &[u8],
+        remote_index: u32,
+        peer: u64,
+        state: &Bound<'_, PyAny>,
+    ) -> PyResult<Self> {
+        let state = Memory::of::<u64>(state)?;
+        if state.len() < at::WORDS * 8 {
+            return Err(PyValueError::new_err("not all words of a keypair's state"));
+        }
+        Ok(Self { sending: key(sending)?, receiving: key(receiving)?, state, remote_index, peer })
+    }
+}
+
+impl Session {
+    /// How many more packets may be sealed.
+    pub fn left(&self) -> u64 {
+        at::REJECT_AFTER_MESSAGES.saturating_sub(self.state.get(at::SEND_COUNTER))
+    }
+
+    /// Take `count` counters for good and return the first. The caller has asked `left`.
+    pub fn take(&self, count: u64) -> u64 {
+        assert!(count <= self.left());
+        let first = self.state.get(at::SEND_COUNTER);
+        // Stored before the first of them is used.
+        self.state.word(at::SEND_COUNTER).store(first + count, std::sync::atomic::Ordering::Release);
+        std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
+        first
+    }
+
+    /// Seal a packet in place; its tag goes into the last TAG bytes.
+    pub fn seal(&self, counter: u64, packet_and_tag: &mut [u8]) {
+        let (packet, tag) = packet_and_tag.split_at_mut(packet_and_tag.len() - TAG);
+        let sealed = self
+            .sending
+            .seal_in_place_separate_tag(nonce(counter), Aad::empty(), packet)
+            .expect("a packet is much shorter than what ChaCha20-Poly1305 can seal");
+        tag.copy_from_slice(sealed.as_ref());
+    }
+
+    /// Open a sealed packet in place; false when its tag does not fit: then it is all zeros.
+    pub fn open(&self, counter: u64, sealed: &mut [u8]) -> bool {
+        let opened = self.receiving.open_in_place(nonce(counter), Aad::empty(), sealed).is_ok();
+        if !opened {
+            sealed.fill(0);
+        }
+        opened
+    }
+
+    /// Mark an authentic counter as seen; false when it was, or is too old (RFC 6479).
+    pub fn accept(&self, counter: u64) -> bool {
+        let state = &self.state;
+        let next = state.get(at::RECEIVED);
+        let block = counter >> 6;
+        let word = at::BITMAP + (block as usize & (at::BITMAP_WORDS - 1));
+        let bit = 1 << (counter & 63);
+        if counter < next {
+            if next - 1 - counter > at::REPLAY_WINDOW || state.get(word) & bit != 0 {
+                return false;
+            }
+        } else {
+            if counter >= at::REJECT_AFTER_MESSAGES {
+                return false;
+            }
+            // Stored before the blocks are cleared: a successor takes all below it as seen.
+            state.word(at::RECEIVED).store(counter + 1, std::sync::atomic::Ordering::Release);
+            let first = if next == 0 { 0 } else { ((next - 1) >> 6) + 1 };
+            for stale in first.max((block + 1).saturating_sub(at::BITMAP_WORDS as u64))..=block {
+                state.set(at::BITMAP + (stale as usize & (at::BITMAP_WORDS - 1)), 0);
+            }
+        }
+        state.set(word, state.get(word) | bit);
+        true
+    }
+}

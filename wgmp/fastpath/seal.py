@@ -1,0 +1,228 @@
+"""Sealing: records of packets from the TUN become records of transport datagrams.
+
+The reference fast path's way out. A super-packet's segments are laid out, given their fields and
+sealed all at once; what comes out is, packet by packet, what `Keypair.seal` says.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Final
+
+import numpy as np
+
+from wgmp.counters import Block, Counter
+from wgmp.fastpath import virtio
+from wgmp.fastpath.segment import Segments, finish_checksum, segment
+from wgmp.fastpath.transport import (
+    HEADER_BYTES,
+    HEADER_FIELDS,
+    HEADER_LAYOUT,
+    NONCE_LAYOUT,
+    OVERHEAD,
+    nonces,
+    scratch,
+    scratch_view,
+)
+from wgmp.fastpath.virtio import VirtioHeader
+from wgmp.orders import row_of
+from wgmp.peerdrops import PeerDrops
+from wgmp.protocol.constants import REJECT_AFTER_MESSAGES
+from wgmp.protocol.keypair import Keypair, padded_length
+from wgmp.protocol.messages import MessageType
+from wgmp.protocol.outcome import DropReason
+from wgmp.record import (
+    MAX_TRAIN_BYTES,
+    MAX_TRAIN_DATAGRAMS,
+    PAYLOAD_BYTES,
+    Kind,
+    Record,
+    ecn_flags,
+    unpack_endpoint,
+)
+from wgmp.ring import RingReader
+from wgmp.stream import Label, RecordStream
+
+_TRANSPORT: Final = MessageType.TRANSPORT.value
+
+# Records of one peer taken in one call, so that others get their turn.
+_BURST: Final = 8
+
+
+class Sealer:
+    """Seals into the stream `out`, at most `burst` records a call. See `interface.Sealer`."""
+
+    def __init__(
+        self, out: RecordStream, counters: Block, drops: PeerDrops, burst: int = _BURST
+    ) -> None:
+        self._out = out
+        self._counters = counters
+        self._drops = drops
+        self._burst = burst
+
+    def seal(
+        self, ring: RingReader, keypair: Keypair, peer: int, endpoint: bytes, mtu: int
+    ) -> tuple[int, int]:
+        """Seal the ring's records from the oldest on, while they are packets of `peer`."""
+        destination = unpack_endpoint(endpoint)
+        datagrams = length = 0
+        for _ in range(self._burst):
+            record = ring.peek()
+            if record is None or record.kind != Kind.PACKETS or record.peer != peer:
+                break
+            if keypair.send_counter + record.used > REJECT_AFTER_MESSAGES:
+                break
+            self._counters.record_in(record.count, record.used)
+            if record.shortest() < virtio.SIZE:
+                self._counters.drop(DropReason.RING_CORRUPT, record.count)
+            else:
+                out = self._out
+                out.start(Label(Kind.DATAGRAMS, peer, ecn_flags(record.ecn), destination))
+                sealed = seal(keypair, record.packets(), out, mtu)
+                out.flush()
+                self._counters.add(Counter.CUT, sealed.cut)
+                for reason, count in sealed.drops.items():
+                    self._counters.drop(reason, count)
+                    self._drops.add(row_of(peer), reason, count)
+                datagrams += out.sent_packets
+                length += out.sent_bytes
+            ring.release()
+        return datagrams, length
+
+
+@dataclass(slots=True)
+class Sealed:
+    """What `seal` did: packets it dealt with, from the first on, and the drops among them.
+
+    Packets behind those found the keypair's counter at its end: they need another session. `cut`:
+    packets that super-packets were cut into, less the super-packets.
+    """
+
+    packets: int = 0
+    cut: int = 0
+    drops: Tally[DropReason] = field(default_factory=Tally)
+
+
+def seal(keypair: Keypair, packets: Sequence[memoryview], out: RecordStream, mtu: int) -> Sealed:
+    """Seal packets from the TUN into transport datagrams.
+
+    `packets`: of one peer, each behind its virtio header, borrowed until return. `mtu`: bytes
+    that padding does not pass. Datagrams of one super-packet follow one another in a record.
+    """
+    result = Sealed()
+    for packet in packets:
+        header = VirtioHeader.unpack(packet)
+        if header.gso_type == virtio.GSO_NONE:
+            plain: bytes | Segments | DropReason = _plain_packet(header, packet)
+        else:
+            plain = segment(header, packet[virtio.SIZE :], scratch)
+        count = len(plain.rows) if isinstance(plain, Segments) else 1
+        if isinstance(plain, DropReason):
+            result.drops[plain] += 1
+        elif keypair.send_counter + count > REJECT_AFTER_MESSAGES:
+            break
+        elif isinstance(plain, Segments):
+            result.cut += count - 1
+            result.drops[DropReason.RING_FULL] += _seal_rows(keypair, plain, out, mtu)
+        else:
+            result.drops[DropReason.RING_FULL] += _seal_packet(keypair, plain, out, mtu)
+        result.packets += 1
+    result.drops += Tally()  # forget the reasons that did not happen
+    return result
+
+
+def plain_packets(packet: memoryview) -> list[bytes] | DropReason:
+    """Return the packets that a packet from the TUN stands for: itself, or its segments."""
+    header = VirtioHeader.unpack(packet)
+    if header.gso_type == virtio.GSO_NONE:
+        plain = _plain_packet(header, packet)
+        return plain if isinstance(plain, DropReason) else [plain]
+    cut = segment(header, packet[virtio.SIZE :], scratch)
+    if isinstance(cut, DropReason):
+        return cut
+    packets = [row[: cut.length].tobytes() for row in cut.rows]
+    packets[-1] = packets[-1][: cut.last_length]
+    return packets
+
+
+def _plain_packet(header: VirtioHeader, packet: memoryview) -> bytes | DropReason:
+    """Return a packet that is no super-packet, with its checksum finished."""
+    body = bytes(packet[virtio.SIZE :])
+    if len(body) + OVERHEAD > PAYLOAD_BYTES:
+        return DropReason.BAD_PACKET
+    return finish_checksum(header, body) if header.flags & virtio.NEEDS_CSUM else body
+
+
+def _seal_packet(keypair: Keypair, plain: bytes, out: RecordStream, mtu: int) -> int:
+    """Seal one packet; return how many were dropped for want of a slot: 0 or 1."""
+    padded = padded_length(len(plain), mtu)
+    length = padded + OVERHEAD
+    record = out.room(length)
+    if record is None:
+        return 1
+    counter = keypair.send_counter
+    keypair.send_counter = counter + 1
+    at, payload = record.used, record.payload
+    HEADER_LAYOUT.pack_into(payload, at, _TRANSPORT, keypair.remote_index, counter)
+    sealed = payload[at + HEADER_BYTES : at + length]
+    keypair.sealer.encrypt_into(
+        NONCE_LAYOUT.pack(0, counter), plain.ljust(padded, b"\0"), None, sealed
+    )
+    record.commit(length)
+    return 0
+
+
+def _seal_rows(keypair: Keypair, segments: Segments, out: RecordStream, mtu: int) -> int:
+    """Seal every row; return how many were dropped for want of a slot."""
+    rows, length, last_length = segments
+    count, pitch = len(rows), rows.shape[1]
+    padded, last_padded = padded_length(length, mtu), padded_length(last_length, mtu)
+    stride = padded + OVERHEAD
+    done = 0
+    while done < count:
+        record = out.room(stride)
+        if record is None:
+            return count - done
+        fits = min(count - done, record.packets_left(), record.bytes_left() // stride)
+        train = min(fits, MAX_TRAIN_DATAGRAMS, max(1, MAX_TRAIN_BYTES // stride))
+        lengths = [padded] * train
+        if done + train == count:
+            lengths[-1] = last_padded
+        _seal_train(keypair, done * pitch, pitch, lengths, record)
+        done += train
+    return 0
+
+
+def _seal_train(
+    keypair: Keypair, start: int, pitch: int, lengths: list[int], record: Record
+) -> None:
+    """Seal scratch rows from byte `start` on: all of one length, but the last may be shorter."""
+    count = len(lengths)
+    stride = lengths[0] + OVERHEAD
+    # Not by arange's own start: it would compute with floats above 2^63.
+    counters = np.arange(count, dtype=np.uint64) + np.uint64(keypair.send_counter)
+    # From here on these counters are used, whatever happens next.
+    keypair.send_counter += count
+    headers = np.empty(count, HEADER_FIELDS)
+    headers["type"] = _TRANSPORT
+    headers["receiver"] = keypair.remote_index
+    headers["counter"] = counters
+    used = record.used
+    payload = record.payload
+    target = np.frombuffer(payload, np.uint8)
+    heads = target[used : used + count * stride].reshape(count, stride)
+    heads[:, :HEADER_BYTES] = headers.view(np.uint8).reshape(count, HEADER_BYTES)
+    plains = [
+        scratch_view[start + row * pitch : start + row * pitch + length]
+        for row, length in enumerate(lengths)
+    ]
+    sealed = [
+        payload[used + row * stride + HEADER_BYTES : used + row * stride + length + OVERHEAD]
+        for row, length in enumerate(lengths)
+    ]
+    # One C-level loop over the record.
+    list(map(keypair.sealer.encrypt_into, nonces(counters), plains, repeat(None), sealed))
+    record.commit_all([length + OVERHEAD for length in lengths])

@@ -1,0 +1,250 @@
+"""The reference fast path at the UDP sockets: datagrams in, sorted into records; records out.
+
+A datagram, or a train of them, is received straight into the record filled last. Datagrams of one
+endpoint for one worker share a record until one of another comes. A train of one session is
+checked and handed on as a whole; any other is taken apart.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from wgmp.counters import Block, Counter
+from wgmp.fastpath.interface import Admit
+from wgmp.peertable import IndexTable, PeerTable
+from wgmp.protocol import messages
+from wgmp.protocol.constants import HANDSHAKE_TRAFFIC_CLASS
+from wgmp.protocol.messages import MessageType
+from wgmp.protocol.outcome import DropReason, Endpoint
+from wgmp.record import HANDSHAKE, Kind, Record, ecn_flags, pack_endpoint
+from wgmp.ring import RingReader, RingWriter
+from wgmp.stream import Intake, Label, RecordStream
+from wgmp.udp import Receiver, Sender, Source, TrainRefusedError
+
+_MAX_RECEIVE_BYTES: Final = 65_535
+# A transport datagram begins with type and receiver index.
+_SESSION_BYTES: Final = 8
+# Records sent from one ring in one call.
+_BURST: Final = 16
+
+_Messages = list[tuple[bytes, bytes]]
+Watch = Callable[[DropReason, "bytes | memoryview", list[int], Endpoint], None]
+
+
+class DatagramIntake:
+    """Receives. See `interface.DatagramIntake`. `watch` is shown what is dropped."""
+
+    def __init__(
+        self,
+        workers: list[RingWriter],
+        peers: PeerTable,
+        indices: IndexTable,
+        counters: Block,
+        watch: Watch | None = None,
+    ) -> None:
+        self._watch = watch
+        self._peers = peers
+        self._indices = indices
+        self._counters = counters
+        self._workers = [RecordStream(ring, counters) for ring in workers]
+        self._intake = Intake(self._workers, _MAX_RECEIVE_BYTES)
+        self._receiver = Receiver()
+        self._label = Label(Kind.DATAGRAMS)
+        self._messages: _Messages = []
+
+    def burst(self, sockets: list[socket.socket], admit: Admit) -> tuple[bool, _Messages]:
+        """Receive a burst from each socket into records."""
+        self._messages = []
+        drained = [self._drain(sock, admit) for sock in sockets]
+        self._intake.flush()
+        return not all(drained), self._messages
+
+    def _drain(self, sock: socket.socket, admit: Admit) -> bool:
+        """Receive while this turn lasts; return whether nothing is left."""
+        while self._intake.turn():
+            received = self._receiver.receive(sock, self._intake.buffers())
+            if received is None:
+                return True
+            length, source = received
+            self._counters.add(Counter.BYTES_IN, length)
+            if source is None:
+                self._counters.add(Counter.PACKETS_IN)
+                self._counters.drop(DropReason.BAD_LENGTH)
+            else:
+                self._take(self._intake.view(length), source, admit)
+        return False
+
+    def _take(self, datagrams: memoryview, source: Source, admit: Admit) -> None:
+        """Hand on what one call received: a datagram, or a train of `source.segment` each."""
+        size, total = source.segment, len(datagrams)
+        if not 0 < size < total:
+            self._counters.add(Counter.PACKETS_IN)
+            self._put(datagrams, source, [total], admit)
+            return
+        lengths = [size] * (total // size)
+        if total % size:
+            lengths.append(total % size)
+        self._counters.add(Counter.TRAINS_IN)
+        self._counters.add(Counter.PACKETS_IN, len(lengths))
+        if _is_one_session(datagrams, lengths):
+            self._put(datagrams, source, lengths, admit)
+            return
+        apart = memoryview(bytes(datagrams))
+        for number, length in enumerate(lengths):
+            self._put(apart[number * size : number * size + length], source, [length], admit)
+
+    def _put(
+        self,
+        datagrams: memoryview,
+        source: Source,
+        lengths: list[int],
+        admit: Admit,
+    ) -> None:
+        """Put a datagram, or a train of one session, into the record where it belongs."""
+        first = datagrams[: lengths[0]]
+        kind = messages.message_type(first)
+        if isinstance(kind, DropReason):
+            self._drop(kind, datagrams, lengths, source)
+            return
+        if kind is not MessageType.TRANSPORT:
+            message = bytes(datagrams)
+            reason = admit(message)
+            if reason is None:
+                self._messages.append((message, pack_endpoint(source.endpoint)))
+            else:
+                self._drop(reason, message, lengths, source)
+            return
+        row = self._indices.row(messages.receiver_index(first))
+        if row is None:
+            self._drop(DropReason.UNKNOWN_INDEX, datagrams, lengths, source)
+            return
+        stream = self._workers[self._peers.owner(row)]
+        self._intake.put(stream, self._labelled(source), datagrams, lengths)
+
+    def _drop(
+        self,
+        reason: DropReason,
+        datagrams: bytes | memoryview,
+        lengths: list[int],
+        source: Source,
+    ) -> None:
+        self._counters.drop(reason, len(lengths))
+        if self._watch is not None:
+            self._watch(reason, datagrams, lengths, source.endpoint)
+
+    def _labelled(self, source: Source) -> Label:
+        """Return the label; the same one as before where nothing has changed."""
+        last, flags = self._label, ecn_flags(source.congestion)
+        endpoint: Endpoint = source.endpoint
+        if last.flags != flags or last.endpoint is not endpoint:
+            self._label = Label(Kind.DATAGRAMS, 0, flags, endpoint)
+        return self._label
+
+
+def _is_one_session(datagrams: memoryview, lengths: list[int]) -> bool:
+    """Return whether a train is transport data of one receiver index throughout."""
+    first = bytes(datagrams[:_SESSION_BYTES])
+    if messages.message_type(datagrams[: lengths[0]]) is not MessageType.TRANSPORT:
+        return False
+    size, last = lengths[0], lengths[-1]
+    whole = len(lengths) - (last != size)
+    heads = np.frombuffer(datagrams, np.uint8, whole * size).reshape(whole, size)
+    if not (heads[:, :_SESSION_BYTES] == np.frombuffer(first, np.uint8)).all():
+        return False
+    tail = datagrams[whole * size :]
+    return not len(tail) or (
+        bytes(tail[:_SESSION_BYTES]) == first
+        and messages.message_type(tail) is MessageType.TRANSPORT
+    )
+
+
+class DatagramWriter:
+    """Sends. See `interface.DatagramWriter`."""
+
+    def __init__(self, sockets: list[socket.socket], segments: bool, counters: Block) -> None:
+        self._counters = counters
+        self._blocked: int | None = None
+        self._sent = 0  # datagrams of the first waiting record that are on their way already
+        self._sender = Sender(sockets, segments)
+
+    @property
+    def segments(self) -> bool:
+        """Whether trains go in one call."""
+        return self._sender.segments
+
+    def use(self, sockets: list[socket.socket]) -> None:
+        """Go on with other sockets."""
+        self._sender = Sender(sockets, self._sender.segments)
+
+    def forget_paths(self) -> None:
+        """Routes changed: what was too narrow for a train may be wide enough now."""
+        self._sender.forget_paths()
+
+    def burst(self, ring: RingReader) -> int | None:
+        """Send some of the ring's records; return the descriptor to wait for if it is full."""
+        for _ in range(_BURST):
+            record = ring.peek()
+            if record is None:
+                break
+            self._blocked = None
+            self._send(record)
+            if self._blocked is not None:
+                return self._blocked
+            self._sent = 0
+            self._counters.record_in(record.count, record.used)
+            ring.release()
+        return None
+
+    def _send(self, record: Record) -> None:
+        """Send a record's datagrams from the first unsent one on; stop where it must wait."""
+        endpoint = record.endpoint()
+        if endpoint is None:
+            self._counters.drop(DropReason.NO_ENDPOINT, record.count)
+            return
+        traffic_class = HANDSHAKE_TRAFFIC_CLASS if record.flags & HANDSHAKE else record.ecn
+        for datagrams, length, count in record.trains(self._sent):
+            if count > 1 and self._send_train(datagrams, length, count, endpoint, traffic_class):
+                if self._blocked is not None:
+                    return
+                continue
+            for at in range(0, len(datagrams), max(1, length)):
+                self._send_one(datagrams[at : at + length], endpoint, traffic_class)
+                if self._blocked is not None:
+                    return
+
+    def _send_train(
+        self, train: memoryview, length: int, count: int, endpoint: Endpoint, traffic_class: int
+    ) -> bool:
+        """Send a train in one call; return False when its datagrams have to go one by one."""
+        if not self._sender.takes_trains(endpoint):
+            return False
+        try:
+            self._blocked = self._sender.send(train, endpoint, traffic_class, length)
+        except TrainRefusedError:
+            return False
+        except OSError:
+            self._counters.drop(DropReason.SEND_FAILED, count)
+            self._sent += count
+            return True
+        if self._blocked is None:
+            self._count(count, len(train))
+        return True
+
+    def _send_one(self, datagram: memoryview, endpoint: Endpoint, traffic_class: int) -> None:
+        try:
+            self._blocked = self._sender.send(datagram, endpoint, traffic_class)
+        except OSError:
+            self._counters.drop(DropReason.SEND_FAILED)
+            self._sent += 1
+            return
+        if self._blocked is None:
+            self._count(1, len(datagram))
+
+    def _count(self, datagrams: int, length: int) -> None:
+        self._sent += datagrams
+        self._counters.add(Counter.PACKETS_OUT, datagrams)
+        self._counters.add(Counter.BYTES_OUT, length)
