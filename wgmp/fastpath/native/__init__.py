@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import socket
 
+import wgmp.fastpath.native._native as _native
 from wgmp.counters import Block
 from wgmp.fastpath.interface import Admit, AllowedIPs, Find, Received, Refused
-from wgmp.fastpath.native import _native
 from wgmp.fastpath.native.agreement import disagreements
 from wgmp.fastpath.segment import TCP, UDP
 from wgmp.peerdrops import PeerDrops
