@@ -322,7 +322,7 @@ def test_functions_are_timed_beside_the_bare_aead(tmp_path: Path) -> None:
         "1420 bytes",
     }
     for line in table["lines"]:
-        assert min(line["samples"]["fast path"] + line["samples"]["bare AEAD"]) > 0
+        assert min(sample for samples in line["samples"].values() for sample in samples) > 0
 
 
 def test_second_run_waits_for_the_first(tmp_path: Path) -> None:

@@ -8,27 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 
 import numpy as np
 
 from wgmp.counters import Counters, create_counters
 from wgmp.fastpath import virtio
 from wgmp.fastpath.checksum import finish, sum_words
-from wgmp.fastpath.open import open_trains, trains
+from wgmp.fastpath.interface import FastPath
 from wgmp.fastpath.segment import TCP, UDP, Segments, segment
 from wgmp.fastpath.virtio import VirtioHeader
 from wgmp.offload import Offloads
-from wgmp.protocol.constants import TAG_SIZE
-from wgmp.protocol.keypair import Keypair, padded_length
-from wgmp.protocol.messages import TransportHeader
+from wgmp.peertable import PeerTable
+from wgmp.protocol.keypair import Keypair
 from wgmp.protocol.noise import SessionKeys
-from wgmp.protocol.replay import ReplayWindow
-from wgmp.record import SLOT_BYTES, Kind, Record
-from wgmp.ring import Doorbell, RingReader, RingWriter, create_ring
+from wgmp.protocol.outcome import Endpoint
+from wgmp.record import SLOT_BYTES, Kind, Record, pack_endpoint
+from wgmp.ring import HEAD_WORD, TAIL_WORD, Doorbell, RingReader, RingWriter, create_ring
 from wgmp.role import Devices
 from wgmp.shm import Segment
-from wgmp.stream import Label, RecordStream
 from wgmp.tun import TunQueue
 
 MTU = 1420
@@ -37,15 +34,16 @@ TRAIN = 44
 
 _HEADERS = 40
 _FLOW = b"\x0a\0\0\1", b"\x0a\0\0\2"
+_PEER = 1
+_ENDPOINT = Endpoint(bytes([192, 0, 2, 1]), 51820)
 
 
 @dataclass(frozen=True)
 class Function:
-    """A function on TRAIN packets; `bare`: the AEAD alone on as many."""
+    """A function on TRAIN packets."""
 
     name: str
     call: Callable[[], object]
-    bare: Callable[[], object]
 
 
 def super_packet(size: int, source: bytes, destination: bytes) -> bytes:
@@ -83,89 +81,87 @@ def no_devices() -> Devices:
     return Devices(TunQueue(-1, virtio_header=True), [], Offloads(True, True, True, True))
 
 
-class _Outlet:
-    """A ring that is emptied after every call."""
+class _Bench:
+    """A sealer and an opener of one fast path, each between two rings of its own.
 
-    def __init__(self, kind: Kind) -> None:
-        memory = create_ring("benchmark", 16, SLOT_BYTES)
-        writer = RingWriter(memory, Doorbell(Segment("doorbell", 64), 0))
-        self._reader = RingReader(memory)
-        self.stream = RecordStream(writer, Counters(create_counters(1), 0))
-        self.stream.start(Label(kind))
+    The record that a ring offers stays in its slot, and is offered again for every call.
+    """
+
+    def __init__(self, fastpath: FastPath, coalesce: frozenset[int]) -> None:
+        self._counters = Counters(create_counters(1), 0)
+        self._drops = PeerTable().peer_drops
+        routes = fastpath.allowed_ips()
+        routes.insert(bytes(4), 0, _PEER)
+        self._packets, self._datagrams = _Ring(), _Ring()
+        self._sealed, self._opened = _Ring(), _Ring()
+        self._ours = Keypair(SessionKeys(bytes(32), bytes(32), 1, 2, True), 0.0)
+        self._theirs = Keypair(SessionKeys(bytes(32), bytes(32), 2, 1, False), 0.0)
+        parts = self._counters, self._drops
+        self._sealer = fastpath.sealer(self._sealed.writer, *parts)
+        find = (self._theirs, _PEER)
+        self._opener = fastpath.opener(
+            self._opened.writer, routes, *parts, coalesce, lambda index: find
+        )
+
+    def sealing(self, packets: Sequence[bytes]) -> Callable[[], None]:
+        """Return a call that seals packets behind virtio headers."""
+        self._packets.offer(Kind.PACKETS, packets)
+        endpoint = pack_endpoint(_ENDPOINT)
+
+        def seal() -> None:
+            count, _ = self._sealer.seal(self._packets.reader, self._ours, _PEER, endpoint, MTU)
+            assert count == TRAIN, self._counters.drops()
+            self._packets.offer_again()
+            self._sealed.empty()
+
+        return seal
+
+    def opening(self, packets: Sequence[bytes]) -> Callable[[], None]:
+        """Return a call that opens the datagrams of packets."""
+        self._datagrams.offer(Kind.DATAGRAMS, [self._ours.seal(each, MTU) for each in packets])
+
+        def open_() -> None:
+            self._theirs.state[1] = 0  # nothing received yet: they are always the same datagrams
+            ((_, count, _, _, _),), _ = self._opener.open(self._datagrams.reader)
+            assert count == TRAIN, self._counters.drops()
+            self._datagrams.offer_again()
+            self._opened.empty()
+
+        return open_
+
+
+class _Ring:
+    """A ring and both its ends."""
+
+    def __init__(self) -> None:
+        segment = create_ring("benchmark", 16, SLOT_BYTES)
+        self.writer = RingWriter(segment, Doorbell(Segment("doorbell", 64), 0))
+        self.reader = RingReader(segment)
+        self._words = segment.words
+
+    def offer(self, kind: Kind, packets: Sequence[bytes]) -> None:
+        record = self.writer.reserve()
+        assert record is not None
+        record.begin(kind, _PEER)
+        record.set_endpoint(_ENDPOINT)
+        for packet in packets:
+            record.append(packet)
+        self.writer.publish()
+
+    def offer_again(self) -> None:
+        self._words[TAIL_WORD] -= 1
 
     def empty(self) -> None:
-        self.stream.flush()
-        while self._reader.waiting():
-            self._reader.release()
+        self._words[TAIL_WORD] = self._words[HEAD_WORD]
 
 
-def functions(size: int) -> Iterator[Function]:
-    """Yield the functions, set up for packets of `size` bytes."""
-    ours = Keypair(SessionKeys(bytes(32), bytes(32), 1, 2, True), 0.0)
-    theirs = Keypair(SessionKeys(bytes(32), bytes(32), 2, 1, False), 0.0)
+def functions(fastpath: FastPath, size: int) -> Iterator[Function]:
+    """Yield the functions of a fast path, set up for packets of `size` bytes."""
     packets = flow(size, *_FLOW)
-    datagrams = [ours.seal(packet, MTU) for packet in packets]
-    bare_seal = _bare_seal(ours, packets)
-    bare_open = _bare_open(theirs, datagrams)
-    single = [memoryview(virtio.PLAIN + packet) for packet in packets]
-    whole = [memoryview(super_packet(size, *_FLOW))]
-    yield Function("seal, packets one by one", _seal(ours, single), bare_seal)
-    yield Function("seal, a super-packet", _seal(ours, whole), bare_seal)
-    yield Function("open, not coalesced", _open(theirs, datagrams, frozenset()), bare_open)
-    coalesce = frozenset({TCP, UDP})
-    yield Function("open, to a super-packet", _open(theirs, datagrams, coalesce), bare_open)
-
-
-def _seal(keypair: Keypair, packets: Sequence[memoryview]) -> Callable[[], None]:
-    outlet = _Outlet(Kind.DATAGRAMS)
-
-    def seal() -> None:
-        sealed = seal(keypair, packets, outlet.stream, MTU)
-        assert not sealed.drops, sealed
-        outlet.empty()
-
-    return seal
-
-
-def _open(
-    keypair: Keypair, datagrams: Sequence[bytes], coalesce: frozenset[int]
-) -> Callable[[], None]:
-    outlet = _Outlet(Kind.PACKETS)
-    record = Record(memoryview(bytearray(SLOT_BYTES)))
-    record.begin(Kind.DATAGRAMS)
-    for datagram in datagrams:
-        record.append(datagram)
-
-    def open_() -> None:
-        keypair.replay = ReplayWindow()  # they are always the same datagrams
-        opened = open_trains(
-            keypair,
-            record,
-            list(trains(record)),
-            outlet.stream,
-            lambda source: True,
-            congestion=0,
-            coalesce=coalesce,
-        )
-        assert opened.data == len(datagrams), opened
-        outlet.empty()
-
-    return open_
-
-
-def _bare_seal(keypair: Keypair, packets: Sequence[bytes]) -> Callable[[], object]:
-    plains = [packet.ljust(padded_length(len(packet), MTU), b"\0") for packet in packets]
-    nonces = [_nonce(number) for number in range(len(plains))]
-    rooms = [memoryview(bytearray(len(plain) + TAG_SIZE)) for plain in plains]
-    return lambda: list(map(keypair.sealer.encrypt_into, nonces, plains, repeat(None), rooms))
-
-
-def _bare_open(keypair: Keypair, datagrams: Sequence[bytes]) -> Callable[[], object]:
-    nonces = [_nonce(number) for number in range(len(datagrams))]
-    bodies = [datagram[TransportHeader.SIZE :] for datagram in datagrams]
-    rooms = [memoryview(bytearray(len(body) - TAG_SIZE)) for body in bodies]
-    return lambda: list(map(keypair.opener.decrypt_into, nonces, bodies, repeat(None), rooms))
-
-
-def _nonce(counter: int) -> bytes:
-    return bytes(4) + counter.to_bytes(8, "little")
+    single = [virtio.PLAIN + packet for packet in packets]
+    whole = [super_packet(size, *_FLOW)]
+    apart, together = _Bench(fastpath, frozenset()), _Bench(fastpath, frozenset({TCP, UDP}))
+    yield Function("seal, packets one by one", apart.sealing(single))
+    yield Function("seal, a super-packet", together.sealing(whole))
+    yield Function("open, not coalesced", apart.opening(packets))
+    yield Function("open, to a super-packet", together.opening(packets))

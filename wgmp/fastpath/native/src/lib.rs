@@ -54,6 +54,7 @@ fn layout_table(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(full_fence, module)?)?;
     module.add_function(wrap_pyfunction!(layout_table, module)?)?;
+    module.add_function(wrap_pyfunction!(session::bare_aead, module)?)?;
     module.add_class::<allowedips::AllowedIPs>()?;
     module.add_class::<ring::RingReader>()?;
     module.add_class::<ring::RingWriter>()?;
