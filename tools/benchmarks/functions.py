@@ -49,7 +49,7 @@ def run(repeats: int, tell: Callable[[str], None]) -> Section:
 
 
 def _native_aead(size: int, opening: bool) -> Callable[[], object]:
-    from wgmp.fastpath.native import _native
+    import wgmp.fastpath.native._native as _native
 
     return lambda: _native.bare_aead(size, TRAIN, opening)
 
