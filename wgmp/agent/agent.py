@@ -80,22 +80,10 @@ class Agent:
     def _add(self, name: str, settings: NetworkSettings) -> Network:
         agent = self._settings.agent
         network = Network(
-            name, settings, agent, self._run, self._ledger, self._link_turn, self._told
+            name, settings, agent, self._run, self._ledger, self._link_turn, self._server.publish
         )
         self._networks[name] = network
         return network
-
-    def _told(self, network: Network) -> None:
-        self._server.publish(
-            api.NetworkChanged(
-                time=network.changed_at,
-                source="agent",
-                network=network.name,
-                interface=network.settings.interface,
-                state=network.state,
-                reason=network.reason,
-            )
-        )
 
     # --- what is asked ---
 

@@ -14,7 +14,7 @@ import msgspec
 
 from wgmp import __version__
 from wgmp.agent.lifecycle import State
-from wgmp.events import Event
+from wgmp.events import AnyEvent, Event
 
 VERSION: Final = 1
 LINE_BYTES_MAX = 64 * 1024
@@ -78,7 +78,7 @@ class Reload(_Request, frozen=True, tag_field="action", tag="reload"):
 
 
 class Subscribe(_Request, frozen=True, tag_field="action", tag="subscribe"):
-    """Answered with the Listing there is now; from then on events come, too."""
+    """Answered with the Listing there is now; from then on an AgentEvent comes for each event."""
 
 
 class Stop(_Request, frozen=True, tag_field="action", tag="stop"):
@@ -182,6 +182,20 @@ class NetworkChanged(Event):
     def text(self) -> str:
         """Say which, and why if it failed."""
         return f"{self.network} is {self.state}{self.reason and ': '}{self.reason}"
+
+
+class GatewayEvent(Event):
+    """Something happened in a network's gateway: `detail` is one of events.py."""
+
+    network: str
+    detail: AnyEvent
+
+    def text(self) -> str:
+        """Say where and what."""
+        return f"{self.network}: {self.detail.text()}"
+
+
+AgentEvent = NetworkChanged | GatewayEvent
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

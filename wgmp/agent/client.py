@@ -10,8 +10,9 @@ async with await Client.open() as agent:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -27,6 +28,9 @@ _Result = TypeVar("_Result")
 
 _ANSWER_BYTES_MAX = 64 << 20  # the status of some ten thousand peers
 _EVENTS_MAX = 1000
+
+
+_decode_event: Callable[[bytes], api.AgentEvent] = msgspec.json.Decoder(api.AgentEvent).decode
 
 
 class RefusedError(ControlError):
@@ -48,7 +52,7 @@ class Client:
         self._writer = writer
         self._numbers = itertools.count(1)
         self._asked: dict[int | str, asyncio.Future[msgspec.Raw]] = {}
-        self._events: asyncio.Queue[api.NetworkChanged | None] = asyncio.Queue(_EVENTS_MAX)
+        self._events: asyncio.Queue[api.AgentEvent | None] = asyncio.Queue(_EVENTS_MAX)
         self._end: ControlError | None = None
         self._listener = asyncio.create_task(self._listen())
 
@@ -122,8 +126,8 @@ class Client:
         await self._ask(api.Stop(id=self._id()), dict[str, Any])
         await self._listener
 
-    async def subscribe(self) -> AsyncIterator[api.NetworkChanged]:
-        """Yield the changes of all networks from now on, until the agent ends."""
+    async def subscribe(self) -> AsyncIterator[api.AgentEvent]:
+        """Yield what happens to all networks and in their gateways, until the agent ends."""
         await self._ask(api.Subscribe(id=self._id()), api.Listing)
         while (event := await self._events.get()) is not None:
             yield event
@@ -152,10 +156,10 @@ class Client:
         end = ControlError("the agent hung up")
         try:
             while line := await self._reader.readline():
-                kind = msgspec.json.decode(line, type=_Kind)
-                if kind.event == "network_changed":
-                    await self._events.put(msgspec.json.decode(line, type=api.NetworkChanged))
-                elif not kind.event:
+                if msgspec.json.decode(line, type=_Kind).event:
+                    with contextlib.suppress(msgspec.ValidationError):  # of a newer agent
+                        await self._events.put(_decode_event(line))
+                else:
                     refusal = self._hand_over(msgspec.json.decode(line, type=api.Answer))
                     end = RefusedError(refusal) if refusal is not None else end
         except (OSError, ValueError) as error:

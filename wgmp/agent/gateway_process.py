@@ -68,7 +68,7 @@ class GatewayProcess:
     async def wait(self) -> str:
         """Wait for its end; return how it ended, in words. "" when it stopped in order."""
         code = await self._process.wait()
-        await self._reader
+        await asyncio.shield(self._reader)
         if code < 0:
             return f"the gateway was killed by {signal.Signals(-code).name}"
         return self._last_line or f"the gateway ended with exit code {code}" if code else ""
@@ -87,16 +87,18 @@ class GatewayProcess:
         remove_sockets(self.interface)
 
     async def _wait_until_ready(self) -> None:
-        async with asyncio.timeout(_START_LIMIT_S):
-            ended = asyncio.create_task(self.wait())
-            ready = asyncio.create_task(self._answers())
-            try:
-                await asyncio.wait([ended, ready], return_when=asyncio.FIRST_COMPLETED)
-                if ended.done():
-                    raise RoleError(ended.result() or "the gateway ended before it was ready")
-            finally:
-                for task in (ended, ready):
-                    task.cancel()
+        ended = asyncio.create_task(self.wait())
+        ready = asyncio.create_task(self._answers())
+        first = asyncio.FIRST_COMPLETED
+        try:
+            await asyncio.wait([ended, ready], timeout=_START_LIMIT_S, return_when=first)
+            if ended.done():
+                raise RoleError(ended.result() or "the gateway ended before it was ready")
+            if not ready.done():
+                raise RoleError(f"the gateway is not ready after {_START_LIMIT_S:.0f} s")
+        finally:
+            ended.cancel()
+            ready.cancel()
 
     async def _answers(self) -> None:
         while True:

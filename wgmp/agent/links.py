@@ -3,7 +3,8 @@
 | differs | how it changes |
 |---|---|
 | addresses, MTU, routes narrower than a default route | each by itself; sessions go on |
-| table, DNS, mark, hooks, default routes | all of the link is undone and made anew |
+| the hooks | with the next connect |
+| table, DNS, default routes, and the mark when there are some | the link is undone and made anew |
 
 A link that goes down ends its sessions, as the kernel's does; hence the first row.
 """
@@ -26,7 +27,7 @@ from wgmp.protocol.outcome import Endpoint
 
 log = logging.getLogger("wgmp")
 
-_LIVE = ("addresses", "mtu", "allowed_ips", "endpoints")
+_LIVE = {"addresses", "mtu", "allowed_ips", "endpoints", "hooks"}
 
 
 def settings_of(
@@ -67,7 +68,7 @@ async def change(
     if not _can_live(before, wanted):
         log.warning("%s: its link is made anew, and its sessions with it", interface)
         journal = Journal.of(interface)
-        await link.take_down(interface, run, journal)
+        await link.take_down(interface, run, journal, link_stays=True)
         await link.bring_up(interface, wanted, run, journal, set_mark)
         return
     for address in before.addresses:
@@ -82,12 +83,11 @@ async def change(
 
 
 def _can_live(before: LinkSettings, wanted: LinkSettings) -> bool:
-    changed = [
-        name
-        for name in LinkSettings.__struct_fields__
-        if getattr(before, name) != getattr(wanted, name)
-    ]
-    return all(name in _LIVE for name in changed) and _defaults(before) == _defaults(wanted)
+    names = LinkSettings.__struct_fields__
+    changed = {name for name in names if getattr(before, name) != getattr(wanted, name)}
+    defaults = _defaults(wanted)
+    live = _LIVE if defaults else _LIVE | {"fwmark"}
+    return changed <= live and defaults == _defaults(before)
 
 
 def _defaults(settings: LinkSettings) -> set[bytes]:

@@ -24,7 +24,8 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from wgmp import keys
-from wgmp.agent import device_lines, keeper, keyfiles, links, resolve, uapi_client
+from wgmp.agent import device_lines, gateway_events, keeper, keyfiles, links, resolve, uapi_client
+from wgmp.agent.api import AgentEvent, NetworkChanged
 from wgmp.agent.gateway_process import GatewayProcess
 from wgmp.agent.leftovers import Ledger
 from wgmp.agent.lifecycle import Event, State, after
@@ -44,7 +45,7 @@ _STABLE_S = 60.0
 
 
 class Network:
-    """A network of the agent's. `tell`: called after each change of `state`.
+    """A network of the agent's. `tell`: hears of each change of `state`, and of its gateway.
 
     `reason`: why it failed, "" otherwise. `changed_at`: of the state, seconds since 1970.
     `link_turn`: held while links are changed, one network at a time, for they share the rules.
@@ -58,7 +59,7 @@ class Network:
         run: Runner,
         ledger: Ledger,
         link_turn: asyncio.Lock,
-        tell: Callable[[Network], None],
+        tell: Callable[[AgentEvent], None],
     ) -> None:
         self.name = name
         self.settings = settings
@@ -148,7 +149,6 @@ class Network:
             if await links.exists(interface, self._run):
                 raise CommandError(f"interface {interface} exists: something else has made it")
             undo.push_async_callback(self._take_down_link, interface)
-            await self._take_down_link(interface)  # what a killed program left there
             with keyfiles.secrets_of(self.name, settings, self._agent) as secrets:
                 endpoints = await resolve.first_endpoints(settings.peers)
                 wanted = links.settings_of(settings, self._agent, endpoints.values())
@@ -160,13 +160,15 @@ class Network:
                 self.public_key = keys.to_base64(secrets.private.public())
                 lines = device_lines.lines(None, settings, secrets, endpoints)
                 await uapi_client.change(interface, lines)
-            undo.push_async_callback(self._take_down_link, interface)
+            undo.push_async_callback(self._take_down_link, interface, link_stays=True)
             async with self._link_turn:
                 journal = Journal.of(interface)
                 await link.bring_up(interface, wanted, self._run, journal, self._set_mark)
             patience_s = self._agent.endpoint_patience_secs
             keeping = keeper.keep(self.name, lambda: self.settings, patience_s)
             undo.callback(self._spawn(keeping).cancel)
+            following = gateway_events.follow(self.name, interface, self._tell)
+            undo.callback(self._spawn(following).cancel)
             undo.callback(self._spawn(self._watch(gateway)).cancel)
             self.gateway = gateway
             self._undo = undo.pop_all()
@@ -198,9 +200,9 @@ class Network:
         except Exception:
             log.exception("%s: not all is undone", self.name)
 
-    async def _take_down_link(self, interface: str) -> None:
+    async def _take_down_link(self, interface: str, link_stays: bool = False) -> None:
         async with self._link_turn:
-            await link.take_down(interface, self._run, Journal.of(interface))
+            await link.take_down(interface, self._run, Journal.of(interface), link_stays)
 
     async def _set_mark(self, mark: int) -> None:
         await uapi_client.change(self.settings.interface, bytearray(b"fwmark=%d\n" % mark))
@@ -256,7 +258,16 @@ class Network:
             log.error("%s failed: %s", self.name, reason)
         else:
             log.info("%s is %s", self.name, follows)
-        self._tell(self)
+        self._tell(
+            NetworkChanged(
+                time=self.changed_at,
+                source="agent",
+                network=self.name,
+                interface=self.settings.interface,
+                state=follows,
+                reason=reason,
+            )
+        )
         return True
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
