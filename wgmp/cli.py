@@ -12,14 +12,21 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-import msgspec
-
 from wgmp import __version__, keys, logs, platforms, progress
-from wgmp.commands import agent, capture, completion, events, log_level, peers, quick, workers
+from wgmp.commands import (
+    agent,
+    capture,
+    completion,
+    events,
+    log_level,
+    peers,
+    quick,
+    stats,
+    status,
+    workers,
+)
 from wgmp.errors import EXIT_CODES, WgmpError
 from wgmp.options import read_options
-
-_STATS_INTERVAL_S = 0.5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,8 +50,8 @@ def make_wgmpd_parser() -> argparse.ArgumentParser:
         prog="wgmpd",
         description="Start a WireGuard gateway on a new interface, as wireguard-go does.",
         epilog="WGMP_WORKERS, WGMP_TOPOLOGY, WGMP_OFFLOAD, WGMP_FASTPATH, WGMP_SESSIONS, "
-        "WGMP_SANDBOX, WGMP_USER, WGMP_LOG_FORMAT, LOG_LEVEL, WG_TUN_FD, WG_UAPI_FD and "
-        "WG_PROCESS_FOREGROUND are read from the environment.",
+        "WGMP_METRICS, WGMP_SANDBOX, WGMP_USER, WGMP_LOG_FORMAT, LOG_LEVEL, WG_TUN_FD, WG_UAPI_FD "
+        "and WG_PROCESS_FOREGROUND are read from the environment.",
     )
     parser.add_argument("-f", "--foreground", action="store_true", help="do not detach")
     parser.add_argument("--version", action="version", version=f"wgmp {__version__}")
@@ -74,6 +81,9 @@ def make_parser() -> argparse.ArgumentParser:
     supervise.add_argument(
         "--offload", metavar="auto|off", help="off: one packet per system call, for comparison"
     )
+    supervise.add_argument(
+        "--metrics", metavar="ADDR:PORT", help="serve Prometheus, such as on 127.0.0.1:9586"
+    )
     supervise.add_argument("--log-format", metavar="text|json", help="json: an object per line")
     supervise.add_argument(
         "--sessions",
@@ -99,12 +109,8 @@ def make_parser() -> argparse.ArgumentParser:
     supervise.add_argument("--foreground", action="store_true", help="do not detach")
     supervise.set_defaults(command=_supervise)
 
-    stats = commands.add_parser("stats", help="what a gateway's processes and peers are doing")
-    stats.add_argument("interface", metavar="IFACE", nargs="?", help="default: the only one")
-    stats.add_argument("--json", action="store_true", help="as one JSON object")
-    stats.add_argument("--watch", action="store_true", help="again each second, until Ctrl-C")
-    stats.set_defaults(command=_stats)
-
+    status.add_to(commands)
+    stats.add_to(commands)
     agent.add_to(commands)
     capture.add_to(commands)
     events.add_to(commands)
@@ -170,27 +176,11 @@ def _supervise(parsed: argparse.Namespace) -> int:
         user=getattr(parsed, "user", None),
         sessions=getattr(parsed, "sessions", None),
         run_hooks=getattr(parsed, "run_hooks", False),
+        metrics=getattr(parsed, "metrics", None),
         foreground=parsed.foreground,
     )
     logs.set_up(options.log_level, options.log_format, os.environ)
     return gateway.start(options)
-
-
-def _stats(parsed: argparse.Namespace) -> int:
-    from wgmp import control, stats  # psutil takes a while to import
-
-    interface = control.choose_interface(parsed.interface)
-    while True:
-        snapshot = control.ask_stats(interface)
-        stats.measure(snapshot.processes, _STATS_INTERVAL_S)
-        if parsed.watch and not parsed.json and sys.stdout.isatty():
-            print("\033[H\033[2J", end="")
-        if parsed.json:
-            print(msgspec.json.encode(snapshot).decode(), flush=True)
-        else:
-            print(stats.render(snapshot), flush=True)
-        if not parsed.watch:
-            return 0
 
 
 def _genkey(parsed: argparse.Namespace) -> int:

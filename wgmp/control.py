@@ -4,7 +4,7 @@
 
 | request | answer |
 |---|---|
-| `{"action": "stats"}` | a `stats.Snapshot` |
+| `{"action": "stats"}` | an `observe.snapshot.Snapshot` |
 | `{"action": "subscribe"}` | `{}`, then an event (events.py) per line until either side hangs up |
 | `{"action": "log_level", "level": "info"}` | `{}`: all processes log so much from now on |
 | `{"action": "workers", "count": 4}` | `{}`, when there are so many workers |
@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
-from wgmp import logs, stats, taphost
+from wgmp import logs, taphost
 from wgmp.errors import ConfigError, ControlError
 from wgmp.events import AnyEvent
 from wgmp.logs import LogLevel
-from wgmp.stats import Snapshot
+from wgmp.observe.collect import collect
+from wgmp.observe.snapshot import Snapshot
 from wgmp.taphost import Capture, CaptureStarted
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class ControlServer:
         match request:
             case Stats():
                 with logs.timed("collecting statistics"):
-                    return _encode(stats.collect(self._supervisor))
+                    return _encode(collect(self._supervisor))
             case SetLevel(level):
                 self._supervisor.set_log_level(level)
                 return b"{}"

@@ -61,6 +61,7 @@ class Counter(IntEnum):
     MESSAGES_TAKEN = 24  # inward: handshake messages acted upon
     LOADED_UNTIL = 25  # gauge: boottime nanoseconds up to which cookies are asked for
     COOKIES_TAKEN = 26  # inward: cookie replies among the messages taken
+    HANDSHAKES_GIVEN_UP = 27  # those that nobody answered for 90 s
 
 
 class Block:

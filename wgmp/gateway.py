@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import os
 import socket
@@ -26,6 +27,8 @@ from wgmp.manage import link
 from wgmp.manage.journal import Journal
 from wgmp.manage.runner import Commands
 from wgmp.manage.settings import LinkSettings, settings_of
+from wgmp.observe.metrics_server import MetricsServer, bind
+from wgmp.observe.names import Names
 from wgmp.options import Options
 from wgmp.reload import synchronize
 from wgmp.service import Service
@@ -152,6 +155,7 @@ def _serve(
             manager=start.manager,
             fastpath=load(options.fastpath),
         )
+        metrics = _metrics(options.metrics, supervisor)
         listener = uapi_server.bind_socket(control.socket_path(interface))
     except OSError as error:
         _remove_uapi(uapi)
@@ -159,6 +163,8 @@ def _serve(
     except BaseException:
         _remove_uapi(uapi)
         raise
+    if options.config is not None:
+        supervisor.names = Names([options.config])
     server = control.ControlServer(listener, supervisor)
     service = Service(start.manager, supervisor, options.config)
 
@@ -177,12 +183,16 @@ def _serve(
                 supervisor.publish()
             service.start()
             await server.start()
+            if metrics is not None:
+                await metrics.start()
             if limits.on and not options.run_hooks:  # hooks may need anything
                 sandbox.narrow_supervisor()
             await supervisor.run(served())
         finally:
             service.down()
             server.stop()
+            if metrics is not None:
+                metrics.stop()
             _remove_uapi(uapi)
 
     runner.run(main())
@@ -226,6 +236,15 @@ def _tun_descriptor(start: _Start) -> int:
         if given is not None:
             return given
     return tun.open_tun(start.interface)
+
+
+def _metrics(address: tuple[str, int] | None, supervisor: Supervisor) -> MetricsServer | None:
+    """Listen where the options say; raises SocketError."""
+    if address is None:
+        return None
+    if not ipaddress.ip_address(address[0]).is_loopback:
+        log.warning("metrics on %s tell everyone there the peers' keys and endpoints", address[0])
+    return MetricsServer(bind(*address), supervisor)
 
 
 def _cores() -> int:

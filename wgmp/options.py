@@ -11,6 +11,7 @@
 | WGMP_SANDBOX | --no-sandbox | auto, off |
 | WGMP_USER | --user | a user's name |
 | WGMP_SESSIONS | --sessions | shared, private |
+| WGMP_METRICS | --metrics | an address and port, such as 127.0.0.1:9586 |
 | WG_PROCESS_FOREGROUND | --foreground | 1, 0 |
 | WGMP_LOG_FORMAT | --log-format | text, json |
 | LOG_LEVEL | | verbose or debug, info, error, silent |
@@ -28,6 +29,7 @@ from pathlib import Path
 
 import msgspec
 
+from wgmp.addresses import parse_address, split_host_port
 from wgmp.errors import ConfigError
 from wgmp.fastpath.choice import Choice
 from wgmp.logs import LogFormat, LogLevel
@@ -46,7 +48,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     `run_hooks`: run the shell commands in the configuration. `offload`: use those the kernel
     has. `sandbox`: let roles give up what they do not need;
     `user`: whose they become then, "" for the default (sandbox.py). `shared_sessions`: they
-    outlive a worker. `tun_fd`, `uapi_fd`: descriptors to use instead of opening, None to open.
+    outlive a worker. `metrics`: where to serve them, None for nowhere.
+    `tun_fd`, `uapi_fd`: descriptors to use instead of opening, None to open.
     """
 
     interface: str
@@ -59,6 +62,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     user: str = ""
     shared_sessions: bool = True
     run_hooks: bool = False
+    metrics: tuple[str, int] | None = None
     foreground: bool = False
     log_level: LogLevel = LogLevel.ERROR
     log_format: LogFormat = LogFormat.TEXT
@@ -80,6 +84,7 @@ def read_options(
     user: str | None = None,
     sessions: str | None = None,
     run_hooks: bool = False,
+    metrics: str | None = None,
     foreground: bool = False,
 ) -> Options:
     """Return the options: what the command line gave (not None), else the environment.
@@ -102,6 +107,7 @@ def read_options(
         user=choose(user, "--user", "WGMP_USER")[1],
         shared_sessions=_sessions(*choose(sessions, "--sessions", "WGMP_SESSIONS")),
         run_hooks=run_hooks,
+        metrics=_address(*choose(metrics, "--metrics", "WGMP_METRICS")),
         foreground=_flag("WG_PROCESS_FOREGROUND", environment) or foreground,
         log_level=log_level("LOG_LEVEL", environment.get("LOG_LEVEL", "")),
         log_format=log_format_of(*choose(log_format, "--log-format", "WGMP_LOG_FORMAT")),
@@ -132,6 +138,19 @@ def _workers(name: str, text: str) -> int | None:
     if text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= MAX_WORKERS:
         return int(text)
     raise ConfigError(f"{name}: {text!r} is not possible: write auto, or 1 to {MAX_WORKERS}")
+
+
+def _address(name: str, text: str) -> tuple[str, int] | None:
+    if not text:
+        return None
+    try:
+        host, port = split_host_port(text)
+        parse_address(host)
+    except ValueError as error:
+        raise ConfigError(
+            f"{name}: {text!r} {error}: write an address and a port, for example 127.0.0.1:9586"
+        ) from None
+    return host, port
 
 
 def _topology(name: str, text: str) -> Shape:

@@ -90,6 +90,8 @@ def pack_endpoint(endpoint: Endpoint) -> bytes:
 
 def unpack_endpoint(buffer: memoryview | bytes, offset: int = 0) -> Endpoint | None:
     """Return the endpoint packed at `offset`, or None where there is no valid one."""
+    if len(buffer) < offset + ENDPOINT_BYTES:
+        return None
     family, source_family, port, scope_id, ifindex, address, source = _ENDPOINT.unpack_from(
         buffer, offset
     )

@@ -36,6 +36,7 @@ from wgmp.fastpath.interface import FastPath
 from wgmp.hangwatch import ABORT_GRACE_S, LOOK_EVERY_S, HangWatch
 from wgmp.linkwatch import LinkWatch
 from wgmp.logs import LogLevel
+from wgmp.observe.names import Names, default_file
 from wgmp.orders import (
     MAX_MESSAGE_BYTES,
     Begin,
@@ -114,6 +115,8 @@ class Supervisor:
         self._manager = manager
         self.sandbox = limits
         self.pid = os.getpid()
+        self.started_at = boottime()
+        self.names = Names([default_file(interface)])
         self._silent = silent
         self.topology = topology
         rehearse()

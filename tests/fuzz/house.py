@@ -11,6 +11,7 @@ Nothing it sends leaves the loopback device, wherever it is told to send.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import struct
@@ -180,7 +181,9 @@ class House:
         return counts
 
     def close(self) -> None:
-        """Close all sockets."""
+        """Close all sockets and doorbells."""
+        for bell in self.fabric.doorbells.values():
+            os.close(bell.descriptor)
         for sock in (self.tun, self._role_tun, self.wire, *self._sockets):
             sock.close()
 

@@ -12,19 +12,22 @@ import base64
 import itertools
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from e2e.tunnel import Gateway
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 from scapy.layers.inet import ICMP, IP
 
 from wgmp import control
 from wgmp.netns import Namespace, Namespaces, wait_for
 
 from .rawpeer import RawPeer, Session
-from .wire import Wire
+from .wire import Wire, inside
 
 # RFC 2544: addresses for benchmarks, here for floods from many sources.
 MANY_SOURCES = "198.18.0.0/15"
@@ -137,6 +140,26 @@ class Site:
         """The gateway's drops by reason, at this moment."""
         return control.ask_stats(self.gateway.interface).drops
 
+    def http(self, request: bytes, limit_s: float = 10.0) -> bytes:
+        """Say something to the metrics' port in the gateway's namespace; return all it answers."""
+        with inside(self.gateway.namespace), socket.socket() as client:
+            client.settimeout(limit_s)
+            client.connect(("127.0.0.1", 9586))
+            client.sendall(request)
+            answer = b""
+            while piece := client.recv(1 << 16):
+                answer += piece
+            return answer
+
+    def scrape(self) -> dict[str, list[Sample]]:
+        """Scrape the gateway as Prometheus does; return the samples of each metric."""
+        body = self.http(b"GET /metrics HTTP/1.0\r\n\r\n").partition(b"\r\n\r\n")[2].decode()
+        samples: dict[str, list[Sample]] = {}
+        for family in text_string_to_metric_families(body):
+            for sample in family.samples:
+                samples.setdefault(sample.name, []).append(sample)
+        return samples
+
     def counts(self, act: Callable[[], None], **expected: int) -> None:
         """Do something; fail unless exactly these drops are counted for it."""
         before = self.drops()
@@ -190,6 +213,7 @@ def build(
             "LOG_LEVEL": "verbose",
             "WGMP_TOPOLOGY": topology,
             "WGMP_WORKERS": str(workers),
+            "WGMP_METRICS": "127.0.0.1:9586",
         },
     )
     gateway.start()

@@ -204,6 +204,12 @@ def test_a_drop_is_counted_by_its_reason(site: Site, reason: DropReason) -> None
     before = site.drops().get(name, 0)
     OUTSIDE[reason](site)
     wait_for(lambda: site.drops().get(name, 0) > before, 5, f"{name} is counted")
+    assert _scraped(site, name) > before, "and the metrics have it, too"
+
+
+def _scraped(site: Site, reason: str) -> float:
+    (count,) = (s.value for s in site.scrape()["wgmp_drops_total"] if s.labels["reason"] == reason)
+    return count
 
 
 @pytest.mark.root

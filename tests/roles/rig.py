@@ -7,6 +7,8 @@ a raw peer that shares no code with the protocol core.
 
 from __future__ import annotations
 
+import os
+import weakref
 from dataclasses import dataclass, field
 
 from hostile import rawcrypto
@@ -50,6 +52,9 @@ class Rig:
     fabric: Fabric = field(default_factory=lambda: Fabric(build(Shape.PIPELINE, 1)))
 
     def __post_init__(self) -> None:
+        # A gateway's process ends with its doorbells; this one makes a hundred gateways.
+        bells = [bell.descriptor for bell in self.fabric.doorbells.values()]
+        weakref.finalize(self, lambda: [os.close(descriptor) for descriptor in bells])
         self.private_key = rawcrypto.digest(b"the gateway")
         self.admission = Admission(self.fabric.context("admission", DEVICES))
         self.worker = Worker(self.fabric.context("worker0", DEVICES))

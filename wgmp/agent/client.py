@@ -22,7 +22,7 @@ import msgspec
 from wgmp.agent import api
 from wgmp.agent.settings import DEFAULT_SOCKET
 from wgmp.errors import ControlError
-from wgmp.stats import Snapshot
+from wgmp.observe.snapshot import Snapshot
 
 _Result = TypeVar("_Result")
 

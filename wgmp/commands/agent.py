@@ -27,7 +27,7 @@ def add_to(commands: Any) -> None:
     agent = commands.add_parser("agent", help="run the networks of a settings file")
     agent.add_argument("verb", nargs="?", choices=["run", "stop", "check"], default="run")
     agent.add_argument("--config", metavar="FILE", help="TOML or .json; /etc/wgmp/agent.toml")
-    _add_socket(agent)
+    add_socket(agent)
     agent.set_defaults(command=_agent)
 
     for verb, text, name in (
@@ -38,22 +38,17 @@ def add_to(commands: Any) -> None:
         parser = commands.add_parser(verb, help=text)
         optional = "?" if name.startswith("[") else None
         parser.add_argument("network", metavar=name.strip("[]"), nargs=optional)
-        _add_socket(parser)
+        add_socket(parser)
         parser.set_defaults(command=_asking(_VERBS[verb]))
-
-    status = commands.add_parser("status", help="a network of the agent's, with its peers")
-    status.add_argument("name", metavar="NETWORK")
-    status.add_argument("--json", action="store_true", help="as one JSON object")
-    _add_socket(status)
-    status.set_defaults(command=_asking(_status))
 
     networks = commands.add_parser("networks", help="list the agent's networks")
     networks.add_argument("--json", action="store_true", help="as one JSON object")
-    _add_socket(networks)
+    add_socket(networks)
     networks.set_defaults(command=_asking(_networks))
 
 
-def _add_socket(parser: argparse.ArgumentParser) -> None:
+def add_socket(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says where the agent listens."""
     parser.add_argument("--socket", metavar="PATH", help=f"the agent's; else {_SOCKET_VARIABLE}")
 
 
@@ -110,6 +105,11 @@ def _asking(
             return await ask(client, parsed)
 
     return lambda parsed: asyncio.run(work(parsed))
+
+
+def show_status(parsed: argparse.Namespace) -> int:
+    """Print the status of the agent's network `parsed.name`; return the exit code."""
+    return _asking(_status)(parsed)
 
 
 async def _connect(client: Client, parsed: argparse.Namespace) -> int:

@@ -118,6 +118,7 @@ class Actions:
                         events.HandshakeCompleted(peer=key, endpoint=endpoint, initiator=initiator)
                     )
                 case HandshakeGivenUp():
+                    self.counters.add(Counter.HANDSHAKES_GIVEN_UP)
                     self._tell_failure(tenant, DropReason.HANDSHAKE_TIMEOUT)
                 case SessionExpired():
                     self._emit(events.SessionExpired(peer=_key(tenant)))

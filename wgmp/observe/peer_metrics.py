@@ -1,0 +1,125 @@
+"""Metrics about peers, under the names of the two exporters in common use.
+
+prometheus_wireguard_exporter labels with interface, public_key, allowed_ips and friendly_name,
+wireguard_exporter with device and public_key: dashboards made for either work on both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from wgmp.addresses import format_endpoint, format_prefix
+from wgmp.keys import to_base64
+from wgmp.observe.exposition import Family, labels
+
+if TYPE_CHECKING:
+    from wgmp.device import PeerEntry
+    from wgmp.supervisor import Supervisor
+
+
+class _Peer(NamedTuple):
+    """What the families need of a peer. `labels`, `device_labels`: those of each exporter."""
+
+    public_key: str
+    labels: str
+    device_labels: str
+    info_labels: str
+    received: int
+    sent: int
+    handshake_s: int
+    drops: dict[str, int]
+
+
+def peer_families(supervisor: Supervisor) -> Iterator[Family | None]:
+    """Yield the families; None now and then before the first, when some of the work is done."""
+    names = supervisor.names.current()
+    peers = []
+    for number, entry in enumerate(list(supervisor.device.peers.values())):
+        peers.append(_peer(supervisor, entry, names))
+        if number % 100 == 99:
+            yield None
+    yield Family(
+        "wireguard_sent_bytes_total",
+        "counter",
+        "Bytes sent to the peer",
+        ((peer.labels, peer.sent) for peer in peers),
+    )
+    yield Family(
+        "wireguard_received_bytes_total",
+        "counter",
+        "Bytes received from the peer",
+        ((peer.labels, peer.received) for peer in peers),
+    )
+    yield Family(
+        "wireguard_latest_handshake_seconds",
+        "gauge",
+        "UNIX timestamp of the latest handshake with the peer, 0 for never",
+        ((peer.labels, peer.handshake_s) for peer in peers),
+    )
+    yield Family(
+        "wireguard_peer_info",
+        "gauge",
+        "Always 1; endpoint, allowed IPs and name of the peer",
+        ((peer.info_labels, 1) for peer in peers),
+    )
+    yield Family(
+        "wireguard_peer_receive_bytes_total",
+        "counter",
+        "Bytes received from the peer",
+        ((peer.device_labels, peer.received) for peer in peers),
+    )
+    yield Family(
+        "wireguard_peer_transmit_bytes_total",
+        "counter",
+        "Bytes sent to the peer",
+        ((peer.device_labels, peer.sent) for peer in peers),
+    )
+    yield Family(
+        "wireguard_peer_last_handshake_seconds",
+        "gauge",
+        "UNIX timestamp of the latest handshake with the peer, 0 for never",
+        ((peer.device_labels, peer.handshake_s) for peer in peers),
+    )
+    interface = supervisor.interface
+    yield Family(
+        "wgmp_peer_drops_total",
+        "counter",
+        "Packets from or for the peer that went no further, by reason, where there are any",
+        (
+            (labels(interface=interface, public_key=peer.public_key, reason=reason), count)
+            for peer in peers
+            if peer.drops
+            for reason, count in peer.drops.items()
+        ),
+    )
+
+
+def _peer(supervisor: Supervisor, entry: PeerEntry, names: dict[str, str]) -> _Peer:
+    table, interface = supervisor.fabric.peers, supervisor.interface
+    figures = table.figures(entry.peer)
+    endpoint = figures.endpoint or entry.endpoint
+    public_key = to_base64(entry.public_key)
+    allowed_ips = ",".join(map(format_prefix, entry.allowed_ips))
+    name = names.get(public_key, "")
+    return _Peer(
+        public_key,
+        labels(
+            interface=interface,
+            public_key=public_key,
+            allowed_ips=allowed_ips,
+            friendly_name=name,
+        ),
+        labels(device=interface, public_key=public_key),
+        labels(
+            device=interface,
+            public_key=public_key,
+            endpoint="" if endpoint is None else format_endpoint(endpoint),
+            allowed_ips=allowed_ips,
+            name=name,
+        ),
+        figures.rx_bytes,
+        figures.tx_bytes,
+        figures.last_handshake_ns // 1_000_000_000,
+        table.drops(entry.peer),
+    )
