@@ -15,6 +15,7 @@ from wgmp.counters import Counter, Counters, create_counters
 from wgmp.fastpath.choice import Choice, load
 from wgmp.fastpath.interface import FastPath
 from wgmp.peertable import IndexTable, PeerTable
+from wgmp.protocol.outcome import DropReason
 from wgmp.ring import Doorbell, RingReader, RingView, RingWriter, create_ring
 from wgmp.role import Devices, RoleContext
 from wgmp.sessions import SessionMemory
@@ -89,13 +90,18 @@ class Fabric:
         for segment in (*self.rings.values(), *self.taps.rings.values()):
             segment.keep_from_children(False)
 
-    def retire(self) -> None:
-        """Close the descriptors: all processes of this topology have ended."""
+    def retire(self, successor: Fabric) -> None:
+        """All processes of this topology have ended: close what is open, and the books."""
         for bell in self.doorbells.values():
             bell.close()
         self.taps.close()
+        remaining = {row.name for row in successor.topology.roles}
         for row in self.topology.roles:
-            self.counters[row.name].store(Counter.PEERS, 0)
+            if row.name not in remaining:
+                counters = self.counters[row.name]
+                counters.drop(DropReason.WORKER_DIED, counters.value(Counter.STAGED))
+                counters.store(Counter.STAGED, 0)
+                counters.store(Counter.PEERS, 0)
 
     def context(self, role: str, devices: Devices) -> RoleContext:
         """Attach the role's ends of its rings. Called in the role's own process."""

@@ -113,10 +113,12 @@ class Begin(msgspec.Struct, frozen=True, tag=True):
 
     Until then the predecessor may still be at work, so nothing that is shared is written.
     `orderly`: it has ended in order, and what it left is exact; otherwise it may have been
-    killed at any instruction.
+    killed at any instruction. `deaths`: how many predecessors in a row died young. What they
+    left may be why.
     """
 
     orderly: bool = False
+    deaths: int = 0
 
 
 Order = (

@@ -49,6 +49,9 @@ log = logging.getLogger("wgmp")
 _LONGEST_SLEEP_S = 1.0
 _HEARTBEAT_S = 0.1
 _MAX_DESCRIPTORS = 4
+# A successor is shown again what its predecessor died of, if it was a record. Killed from
+# outside, they rarely die young twice.
+_SUSPICIOUS_DEATHS = 2
 
 
 def boottime() -> float:
@@ -166,6 +169,13 @@ class Loop:
                 self._beat(now)
                 self._take_orders(now)
 
+    def _begin(self, deaths: int) -> None:
+        self._begun = True
+        if deaths >= _SUSPICIOUS_DEATHS:
+            log.warning("%d predecessors died young: skipping what they had in hand", deaths)
+            for role in self._roles:
+                role.skip_records()
+
     def _beat(self, now: float) -> None:
         """Let every role's heartbeat show, not more often than is of use."""
         if now >= self._next_beat:
@@ -234,7 +244,8 @@ class Loop:
                 continue
             for role in self._roles:
                 role.obey(order, now, sockets)
-            self._begun |= isinstance(order, Begin)
+            if isinstance(order, Begin):
+                self._begin(order.deaths)
         if any(isinstance(order, SetSockets | Drain) for order in orders):
             self._watch()
         if any(isinstance(order, SetSockets) for order in orders):

@@ -89,7 +89,7 @@ async def reshard(gateway: Gateway, workers: int) -> None:
     nobody_died = len(leaving) == len(old.topology.processes)
     orderly = await _end(leaving) and nobody_died
     gateway.begin(fabric, newcomers, orderly)
-    old.retire()
+    old.retire(fabric)
     pause = asyncio.get_running_loop().time() - started
     gateway.events.publish(WorkersChanged(before=before, workers=workers, pause_s=pause))
 

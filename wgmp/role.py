@@ -17,6 +17,7 @@ from wgmp.fastpath.interface import FastPath
 from wgmp.offload import Offloads
 from wgmp.orders import Order
 from wgmp.peertable import IndexTable, PeerTable
+from wgmp.protocol.outcome import DropReason
 from wgmp.ring import RingReader, RingWriter
 from wgmp.sessions import SessionMemory
 from wgmp.tap import Tap
@@ -86,6 +87,14 @@ class Role:
         Raises only on a broken invariant, which ends the process.
         """
         raise NotImplementedError
+
+    def skip_records(self) -> None:
+        """Drop the oldest record of each ring: it may be what predecessors died of."""
+        for ring in self.inputs:
+            record = ring.peek()
+            if record is not None:
+                self.counters.drop(DropReason.RING_CORRUPT, record.count)
+                ring.release()
 
     def has_input(self) -> bool:
         """Return whether records wait in the role's rings."""

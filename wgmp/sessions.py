@@ -13,6 +13,7 @@ written by the worker that owns the peer.
 | 133 | 1: this end was the initiator |
 | 134..137, 138..141 | the sending and the receiving key |
 | 142 | the peer id, plus 1 |
+| 143 | the first 8 bytes of our public key: a session of another key seals nothing any more |
 
 | byte of the peer row's sessions word | the row in that slot, 1 to 3; 0 for none |
 |---|---|
@@ -40,20 +41,13 @@ from wgmp.peertable import ROWS, PeerRow, PeerTable
 from wgmp.protocol.constants import KEY_SIZE
 from wgmp.protocol.keypair import STATE_WORDS, Keypair
 from wgmp.protocol.keypairs import Slots
-from wgmp.protocol.noise import SessionKeys
+from wgmp.protocol.noise import Identity, SessionKeys
 from wgmp.shm import PAGE_BYTES, WORD_BYTES, SecretSegment
 
 _ROWS_PER_PEER = 3
 _ROW_WORDS = 144
-_INDICES, _CREATED, _REKEY_AT, _INITIATOR, _SENDING, _RECEIVING, _PEER = (
-    STATE_WORDS,
-    131,
-    132,
-    133,
-    134,
-    138,
-    142,
-)
+_INDICES, _CREATED, _REKEY_AT, _INITIATOR = STATE_WORDS, 131, 132, 133
+_SENDING, _RECEIVING, _PEER, _IDENTITY = 134, 138, 142, 143
 _ROW_BYTES = _ROW_WORDS * WORD_BYTES
 _LOW_HALF = 0xFFFF_FFFF
 _SLOT_BITS = 8
@@ -66,13 +60,24 @@ class SessionMemory:
 
     def __init__(self) -> None:
         self._segment = SecretSegment("sessions", ROWS * PAGE_BYTES)
+        self._identity = 0
+
+    @property
+    def identity(self) -> int:
+        """The first 8 bytes of the public key that sessions are made with now, 0 for none."""
+        return self._identity
+
+    def use(self, identity: Identity | None) -> None:
+        """Owner: sessions are made with this key from now on."""
+        key = b"" if identity is None else identity.public_key[:WORD_BYTES]
+        self._identity = int.from_bytes(key, "little")
 
     def of(self, peer: int, row: PeerRow, orderly: bool) -> PeerSessions:
         """Owner: return the sessions of the peer whose row in the peer table is `row`.
 
         `orderly`: whoever had them before has ended in order.
         """
-        return PeerSessions(self._segment, peer, row, orderly)
+        return PeerSessions(self, self._segment, peer, row, orderly)
 
     def forget(self, peer: int, row: PeerRow) -> None:
         """Owner: leave nothing of the peer's sessions; nobody works with them."""
@@ -101,9 +106,17 @@ def forget_unknown(memory: SessionMemory, table: PeerTable, worker: int, known: 
 class PeerSessions:
     """One peer's page (a `SessionStore`). Nothing of it is touched before there is a session."""
 
-    __slots__ = ("_holders", "_orderly", "_peer", "_row", "_segment")
+    __slots__ = ("_holders", "_memory", "_orderly", "_peer", "_row", "_segment")
 
-    def __init__(self, segment: SecretSegment, peer: int, row: PeerRow, orderly: bool) -> None:
+    def __init__(
+        self,
+        memory: SessionMemory,
+        segment: SecretSegment,
+        peer: int,
+        row: PeerRow,
+        orderly: bool,
+    ) -> None:
+        self._memory = memory
         self._segment = segment
         self._peer = peer
         self._row = row
@@ -168,6 +181,7 @@ class PeerSessions:
         words[start + _INITIATOR] = keys.is_initiator
         self._put(number, _SENDING, keys.sending)
         self._put(number, _RECEIVING, keys.receiving)
+        words[start + _IDENTITY] = self._memory.identity
         words[start + _PEER] = self._peer + 1
         keypair.move(words[start : start + STATE_WORDS])
         self._holders[number] = keypair
@@ -190,6 +204,8 @@ class PeerSessions:
         keypair.rekey_at = rekey_at / 1e9 if rekey_at else inf
         if not self._orderly:
             keypair.replay.close()
+        if words[start + _IDENTITY] != self._memory.identity:
+            keypair.retire()
         self._holders[number] = keypair
         return keypair
 

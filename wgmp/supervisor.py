@@ -291,7 +291,7 @@ class Supervisor:
 
     def _spawn(self, row: ProcessRow) -> None:
         child = self.children[row.name] = self._fork(row, self.fabric)
-        self.send_all([child], [Begin()])
+        self.send_all([child], [Begin(deaths=self._deaths.get(row.name, 0))])
 
     def _fork(self, row: ProcessRow, fabric: Fabric) -> Child:
         """Return a new process that knows the configuration and waits for the order to begin."""
@@ -392,7 +392,7 @@ class Supervisor:
             self.stop(RoleError(f"{name} {how} before it was ready"))
             return
         young = boottime() - child.started_at < _STABLE_S
-        count = self._deaths[name] = self._deaths.get(name, 0) + 1 if young else 1
+        count = self._deaths[name] = self._deaths.get(name, 0) + 1 if young else 0
         if count > _MAX_DEATHS:
             self.stop(RoleError(f"{name} {how}, for the {count}th time in a row: giving up"))
             return

@@ -79,14 +79,15 @@ class Rig:
             for role in self.roles:
                 role.obey(order, self.now, [])
 
-    def replace_worker(self, orderly: bool = False) -> None:
+    def replace_worker(self, orderly: bool = False, deaths: int = 0) -> None:
         """Let the worker be gone and a successor have its place, told all that it was told.
 
-        `orderly`: the worker ended in order; otherwise it was killed.
+        `orderly`: the worker ended in order; otherwise it was killed. `deaths`: how many in a
+        row died young.
         """
         self.worker = Worker(self.fabric.context("worker0", DEVICES))
         told = [order for order in self.orders if not isinstance(order, Begin)]
-        for order in (*told, Begin(orderly)):
+        for order in (*told, Begin(orderly, deaths)):
             self.worker.obey(order, self.now, [])
 
     def add_peer(

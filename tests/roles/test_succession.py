@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from hostile import rawcrypto
 from hostile.rawpeer import INITIATION, TRANSPORT, kind_of
 
 from wgmp.fabric import Fabric
-from wgmp.orders import RemovePeer
+from wgmp.orders import RemovePeer, SetPrivateKey
 from wgmp.shm import PAGE_BYTES
 from wgmp.topology import Shape, build
 
 from .rig import GATEWAY_INNER, HERE, INNER, Rig, packet
-from .test_limits import counters, initiations
+from .test_limits import REKEY_TIMEOUT_S, counters, initiations
 
 REKEY_AFTER_S = 120.0
 TO_GATEWAY = packet(INNER, GATEWAY_INNER)
@@ -151,3 +152,40 @@ def test_private_sessions_end_with_their_worker_and_handshakes_begin_at_once() -
     assert initiations(rig.sent()) == 1
     rig.deliver(session.seal(TO_GATEWAY))
     assert rig.written() == []
+
+
+def test_a_session_of_another_private_key_seals_nothing_but_opens_what_is_under_way() -> None:
+    rig = Rig()
+    session = rig.connect(rig.add_peer())
+    rig.step(REKEY_TIMEOUT_S)
+    rig.orders.append(SetPrivateKey(rawcrypto.digest(b"another key")))
+    rig.replace_worker()
+    rig.sent()
+    rig.deliver(session.seal(TO_GATEWAY))
+    assert rig.written() == [TO_GATEWAY]
+    rig.send(packet())
+    assert [kind_of(each) for each in rig.sent()] == [INITIATION]
+
+
+def test_a_worker_whose_predecessors_keep_dying_begins_without_their_sessions() -> None:
+    rig = Rig()
+    session = rig.connect(rig.add_peer())
+    rig.replace_worker(deaths=4)
+    rig.deliver(session.seal(TO_GATEWAY))
+    assert rig.written() == [TO_GATEWAY]
+    rig.replace_worker(deaths=5)
+    assert not keys_left(rig)
+    rig.deliver(session.seal(TO_GATEWAY))
+    assert rig.written() == []
+
+
+def test_the_record_that_may_have_been_deadly_is_skipped_and_counted() -> None:
+    rig = Rig()
+    session = rig.connect(rig.add_peer())
+    rig.queue(session.seal(packet(INNER, GATEWAY_INNER, 40)))
+    rig.queue(session.seal(TO_GATEWAY))
+    rig.replace_worker()
+    rig.worker.skip_records()
+    rig.step()
+    assert rig.written() == [TO_GATEWAY]
+    assert rig.drops()["ring_corrupt"] == 1

@@ -17,7 +17,7 @@ from __future__ import annotations
 import socket
 
 from wgmp.counters import Counter
-from wgmp.orders import Order
+from wgmp.orders import Begin, Order
 from wgmp.protocol.outcome import DropReason
 from wgmp.record import Kind, Record
 from wgmp.ring import RingReader
@@ -61,13 +61,14 @@ class Worker(Role):
         shared = self.configuration, indices, self._actions
         self._transport = Transport(*shared, context)
         self._handshakes = Handshakes(*shared)
-        # What a predecessor had staged died with it.
-        self.counters.drop(DropReason.WORKER_DIED, self.counters.value(Counter.STAGED))
-        self.counters.store(Counter.STAGED, 0)
         self._tapping = Tapping(self.tap, indices, udp, tun, self.counters)
 
     def obey(self, order: Order, now: float, sockets: list[socket.socket]) -> None:
         """Change peers, routes or the device's key, without touching what did not change."""
+        if isinstance(order, Begin):
+            # What a predecessor had staged died with it.
+            self.counters.drop(DropReason.WORKER_DIED, self.counters.value(Counter.STAGED))
+            self.counters.store(Counter.STAGED, 0)
         self.configuration.obey(order, now)
 
     def deadline(self) -> float | None:

@@ -42,6 +42,9 @@ from wgmp.worker.actions import Actions
 from wgmp.worker.indices import Indices
 from wgmp.worker.tenants import Tenant, Tenants, endpoint_of
 
+# After so many predecessors in a row that died young, go on without the sessions they left.
+_HOPELESS_DEATHS = 5
+
 
 class Configuration:
     """The worker `number`'s part of the device.
@@ -109,6 +112,8 @@ class Configuration:
         match order:
             case SetPrivateKey(private_key):
                 self._identity = Identity(private_key) if private_key else None
+                if self._sessions is not None:
+                    self._sessions.use(self._identity)
                 for tenant in self._tenants.awake():
                     self._actions.act(tenant, tenant.peer.set_identity(self._identity, now))
             case SetPeer():
@@ -131,17 +136,19 @@ class Configuration:
                 for tenant in self._tenants.awake():
                     tenant.peer.forget_source()
                     tenant.save()
-            case Begin(orderly):
-                self._begin(orderly, now)
+            case Begin(orderly, deaths):
+                self._begin(orderly, deaths, now)
             case _:
                 assert_never(order)
 
-    def _begin(self, orderly: bool, now: float) -> None:
+    def _begin(self, orderly: bool, deaths: int, now: float) -> None:
         noted, self._noted = self._noted or [], None
         self._orderly = orderly
         if self._sessions is not None:
             known = {order.peer for order in noted}
             known -= {order.peer for order in noted if isinstance(order, RemovePeer)}
+            if deaths >= _HOPELESS_DEATHS:
+                known.clear()
             forget_unknown(self._sessions, self._table, self._number, known)
         for order in noted:
             if isinstance(order, SetPeer):
