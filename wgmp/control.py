@@ -38,6 +38,7 @@ DIRECTORY = Path("/run/wgmp")
 
 _MAX_REQUEST_BYTES = 4096
 _CLIENT_TIMEOUT_S = 10.0
+_MOST_CONNECTIONS = 64
 _WORKERS_TIMEOUT_S = 30.0
 _MAX_DESCRIPTORS = 253  # SCM_MAX_FD, linux/include/net/scm.h
 
@@ -91,6 +92,7 @@ class ControlServer:
         self._listener = listener
         self._supervisor = supervisor
         self._server: asyncio.AbstractServer | None = None
+        self._connections = 0
         self._path = Path(listener.getsockname())
 
     async def start(self) -> None:
@@ -107,7 +109,11 @@ class ControlServer:
         self._listener.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections += 1
         try:
+            if self._connections > _MOST_CONNECTIONS:
+                writer.write(_encode(Refusal("too many ask at once: try again later")) + b"\n")
+                return
             async with asyncio.timeout(_CLIENT_TIMEOUT_S):
                 request = _read_request(await reader.readline())
             match request:
@@ -124,6 +130,7 @@ class ControlServer:
         except (TimeoutError, ConnectionError, ValueError):
             writer.write(_encode(Refusal("one request of at most 4096 bytes, within 10 s")) + b"\n")
         finally:
+            self._connections -= 1
             writer.close()
 
     def _answer(self, request: Stats | SetLevel | Refusal) -> bytes:

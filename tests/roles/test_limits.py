@@ -9,8 +9,9 @@ from hostile.rawpeer import INITIATION, TRANSPORT, kind_of, tai64n
 
 from wgmp.fastpath import virtio
 from wgmp.record import Kind
+from wgmp.worker import transport
 
-from .rig import DEVICES, INNER, Rig, packet
+from .rig import DEVICES, HERE, INNER, Rig, packet
 
 REKEY_AFTER_MESSAGES = 2**60
 REJECT_AFTER_MESSAGES = 2**64 - 2**13 - 1
@@ -144,3 +145,18 @@ def test_timestamps_at_both_ends_of_their_range_are_ordered() -> None:
         rig.now += 1
         rig.deliver(raw.initiation(timestamp=timestamp).datagram)
         assert bool(rig.sent()) is accepted
+
+
+def test_packets_that_wait_for_thousands_of_peers_are_bounded_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transport, "_MOST_STAGED", 100)
+    rig = Rig()
+    rig.add_peer(1, endpoint=HERE)
+    rig.add_peer(2, endpoint=HERE)
+    for _ in range(128):
+        rig.send(packet(), peer=1)
+    for _ in range(3):
+        rig.send(packet(), peer=2)
+    assert rig.drops()["staged_overflow"] == 28 + 2
+    assert initiations(rig.sent()) == 2, "the second peer is called all the same"

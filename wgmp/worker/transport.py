@@ -28,6 +28,10 @@ from wgmp.worker.configuration import Configuration
 from wgmp.worker.indices import Indices
 from wgmp.worker.tenants import Tenant
 
+# Packets that wait for sessions, of all the worker's peers: some 25 MB. Beyond it each peer
+# keeps one, so that thousands that cannot be reached do not fill the memory.
+_MOST_STAGED = 16_384
+
 
 class Transport:
     """Seals and opens for the peers of `configuration`. `context`: the worker's."""
@@ -116,8 +120,12 @@ class Transport:
             self._actions.drop(tenant, plain)
             return
         self._counters.add(Counter.CUT, len(plain) - 1)
+        crowded = self._counters.value(Counter.STAGED) >= _MOST_STAGED
         for each in plain:
-            self._actions.act(tenant, tenant.peer.stage(each, now))
+            if crowded and tenant.peer.staged:
+                self._actions.drop(tenant, DropReason.STAGED_OVERFLOW)
+            else:
+                self._actions.act(tenant, tenant.peer.stage(each, now))
 
     def _refuse(self, tenant: Tenant, packets: list[memoryview], now: float) -> None:
         """Drop packets that cannot be sent; answer those of a peer whose endpoint is not known."""
