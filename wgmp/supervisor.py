@@ -336,7 +336,8 @@ class Supervisor:
         for name in self.children:
             self.restarts.setdefault(name, 0)
             self.hangs.setdefault(name, 0)
-        self._assign(self.device.snapshot())
+        for row in range(ROWS):
+            self.fabric.peers.set_owner(row, row % self.topology.workers)
         self.send_all(newcomers, [Begin(orderly)])
         for child in newcomers:
             if child.ended.is_set():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +27,15 @@ def _change(gateway: Gateway, count: int) -> None:
 
 def _sum(gateway: Gateway, counter: str) -> int:
     return sum(int(role["counters"][counter]) for role in gateway.stats()["roles"])
+
+
+def _look_for_keys(gateway: Gateway) -> None:
+    """Only workers and the supervisor map session memory, and nobody dumps core."""
+    for row in gateway.stats()["processes"]:
+        process = Path(f"/proc/{row['pid']}")
+        may = row["name"] == "supervisor" or any("worker" in role for role in row["roles"])
+        assert ("wgmp:sessions" in (process / "maps").read_text()) == may, row["name"]
+        assert re.search(r"Max core file size +0 ", (process / "limits").read_text())
 
 
 @pytest.mark.parametrize("topology", ["pipeline", "compact"])
@@ -52,6 +63,7 @@ def test_the_number_of_workers_changes_while_tcp_flows(tunnel: MakeTunnel, topol
     assert _sum(ends.left, "sealed") > 10_000, "counters go on"
     assert all(row["restarts"] == 0 for row in ends.left.stats()["processes"])
     assert ends.left.log.read_text() == "", "nothing went wrong"
+    _look_for_keys(ends.left)
     for refused in (0, 65):
         with pytest.raises(CommandError, match="1 to 64"):
             _change(ends.left, refused)
