@@ -99,12 +99,12 @@ class Site:
             network += (f'allowed_ips = ["{self.peer.inner}/32"]',)
         return "\n".join(network) + "\n"
 
-    def start(self, *tables: str) -> None:
+    def start(self, *tables: str, **environment: str) -> None:
         """Write the settings if there are any given, and start the agent; return when it serves."""
         if tables:
             self.file.write_text("\n".join(tables))
         command = (WGMP, "agent", "--config", str(self.file))
-        self.process = self.space.start(*command, log=self.log)
+        self.process = self.space.start(*command, log=self.log, environment=environment)
         wait_for(self._serves, START_LIMIT_S, "the agent serves its socket")
 
     def _serves(self) -> bool:

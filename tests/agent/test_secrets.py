@@ -18,9 +18,9 @@ def forms(key: str) -> list[bytes]:
     return [key.rstrip("=").encode(), raw.hex().encode(), raw, repr(raw)[2:-1].encode()]
 
 
-def test_no_secret_key_is_printed_or_written(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOG_LEVEL", "verbose")
-    site.start(site.head(), site.home(), '[network.broken]\nprivate_key_path = "/dev/null"\n')
+def test_no_secret_key_is_printed_or_written(site: Site) -> None:
+    broken = '[network.broken]\nprivate_key_path = "/dev/null"\n'
+    site.start(site.head(), site.home(), broken, LOG_LEVEL="verbose")
     site.peer.accept(site.public_key(), "10.77.0.1/32")
     site.wait_for_state("running")
     assert site.pings("10.77.0.2")

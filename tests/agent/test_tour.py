@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 
 import pytest
 
@@ -102,3 +103,19 @@ def test_a_killed_agent_leaves_nothing_and_its_successor_has_the_tunnels_back(si
     assert not [rule for rule in gone["rules"] if "51820" in rule]
     assert gone["files"] == []
     assert gone["processes"] == 0
+
+
+def test_a_service_manager_hears_of_the_agent_and_of_nobody_else(site: Site) -> None:
+    path = site.directory / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        site.start(site.head(), site.home(), NOTIFY_SOCKET=str(path))
+        site.wait_for_state("running")
+        site.wgmp("agent", "stop")
+        assert site.process is not None
+        assert site.process.wait(10) == 0
+        manager.setblocking(False)
+        said = [manager.recv(4096), manager.recv(4096)]
+        assert said == [b"READY=1\nSTATUS=1 networks", b"STOPPING=1"]
+        with pytest.raises(BlockingIOError):
+            manager.recv(4096)

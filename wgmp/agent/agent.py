@@ -29,6 +29,7 @@ from wgmp.agent.server import ApiServer, RefusedError
 from wgmp.agent.settings import NetworkSettings, Settings
 from wgmp.errors import WgmpError
 from wgmp.manage.runner import Runner
+from wgmp.systemd import NOBODY, Manager
 
 log = logging.getLogger("wgmp")
 
@@ -36,13 +37,18 @@ log = logging.getLogger("wgmp")
 class Agent:
     """Runs the networks of `settings`, which were read from `file`, until told to stop.
 
+    `manager`: the service manager, which is told when the control socket is served.
+
     Raises SocketError when another agent has the control socket.
     """
 
-    def __init__(self, file: Path, settings: Settings, runner: Runner) -> None:
+    def __init__(
+        self, file: Path, settings: Settings, runner: Runner, manager: Manager = NOBODY
+    ) -> None:
         self._file = file
         self._settings = settings
         self._run = runner
+        self._manager = manager
         self._networks: dict[str, Network] = {}
         self._stopping = asyncio.Event()
         self._link_turn = asyncio.Lock()
@@ -64,9 +70,11 @@ class Agent:
                 self._add(name, settings)
             await self._server.start()
             log.info("the agent runs %d networks of %s", len(self._networks), self._file)
+            self._manager.ready(f"{len(self._networks)} networks")
             enabled = [each for each in self._networks.values() if each.settings.enable_wireguard]
             starts = asyncio.create_task(_all(each.connect() for each in enabled))
             await self._stopping.wait()
+            self._manager.stopping()
             await _all(network.disconnect() for network in self._networks.values())
             await starts
         finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
 
@@ -22,6 +23,19 @@ _START_LIMIT_S = 30.0
 _STOP_LIMIT_S = 10.0
 _POLL_S = 0.05
 _LINE_BYTES_MAX = 1 << 16
+
+_NOT_FOR_GATEWAYS = {
+    "JOURNAL_STREAM",
+    "LISTEN_FDNAMES",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "WGMP_CONFIG",
+    "WG_TUN_FD",
+    "WG_UAPI_FD",
+}
 
 
 class GatewayProcess:
@@ -53,6 +67,7 @@ class GatewayProcess:
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
                 limit=_LINE_BYTES_MAX,
+                env=_environment(),
                 start_new_session=True,
             )
         except FileNotFoundError:
@@ -123,6 +138,11 @@ class GatewayProcess:
             if text:
                 self._last_line = text.removeprefix("wgmp: ")
                 print(text if text.startswith("{") else f"{self._name}: {text}", file=sys.stderr)
+
+
+def _environment() -> dict[str, str]:
+    """Return ours without what is meant for the agent alone: its service manager, and files."""
+    return {name: value for name, value in os.environ.items() if name not in _NOT_FOR_GATEWAYS}
 
 
 def remove_sockets(interface: str) -> None:

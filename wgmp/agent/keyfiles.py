@@ -5,7 +5,7 @@ KEYS_DIRECTORY/NETWORK/private.key     made here when missing, unless private_ke
                        public.key      to hand to peers; always that of private.key
 ```
 
-Files are written under another name first, with mode 0600, and renamed when they are on disk.
+Both are written whole or not at all, for their owner alone.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from wgmp import keys
 from wgmp.agent.secret import SecretKey, Secrets, wipe
 from wgmp.agent.settings import AgentSettings, NetworkSettings
 from wgmp.errors import ConfigError
+from wgmp.files import write_whole
 
 log = logging.getLogger("wgmp")
 
@@ -86,15 +87,8 @@ def read(path: Path) -> SecretKey:
 
 def write(path: Path, key: bytes) -> None:
     """Put a key into a file of mode 0600, whole or not at all. Raises ConfigError."""
-    new = path.with_name(f".{path.name}-new")
     try:
-        new.unlink(missing_ok=True)
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w") as file:
-            file.write(keys.to_base64(key) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
+        write_whole(path, keys.to_base64(key).encode() + b"\n")
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror}", str(path)) from error
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from wgmp.agent.gateway_process import remove_sockets
+from wgmp.files import write_whole
 from wgmp.manage import link
 from wgmp.manage.journal import Journal
 from wgmp.manage.runner import Runner
@@ -65,9 +66,7 @@ class Ledger:
         if not self._running:
             self._path.unlink(missing_ok=True)
             return
-        new = self._path.with_name(f"{self._path.name}-new")
-        new.write_bytes(msgspec.json.encode(self._running))
-        new.replace(self._path)
+        write_whole(self._path, msgspec.json.encode(self._running))
 
 
 def _read(path: Path) -> dict[str, RunningGateway]:

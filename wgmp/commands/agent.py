@@ -84,9 +84,10 @@ def _run_agent(file: Path, settings: Any) -> int:
 
     from wgmp.agent.agent import Agent
     from wgmp.manage.runner import Commands
+    from wgmp.systemd import Manager
 
     async def work() -> None:
-        await Agent(file, settings, Commands()).run()
+        await Agent(file, settings, Commands(), Manager(os.environ)).run()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(work())
