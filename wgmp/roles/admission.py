@@ -178,6 +178,8 @@ class Admission(Role):
 
     def _show(self, addressed: memoryview, reason: DropReason) -> None:
         """Let a capture see a message that was dropped."""
+        if self.tap is None or not self.tap.on or len(addressed) < ENDPOINT_BYTES:
+            return
         endpoint = unpack_endpoint(addressed)
         if endpoint is not None:
             self._show_message(addressed[ENDPOINT_BYTES:], endpoint, reason)
