@@ -125,12 +125,13 @@ class ReplayWatch:
     def __init__(self, counters: Mapping[str, Counters], hub: EventHub) -> None:
         self._counters = counters
         self._hub = hub
-        self._before = dict.fromkeys(counters, 0)
+        self._before: dict[str, int] = {}
 
     def look(self) -> None:
         """Publish what came since the last look, which should be a second ago."""
         for role, counters in self._counters.items():
-            count = counters.dropped(DropReason.REPLAYED)
-            if count - self._before.get(role, 0) >= _BURST_DATAGRAMS:
-                self._hub.publish(ReplayBurst(source=role, count=count - self._before[role]))
-            self._before[role] = count
+            total = counters.dropped(DropReason.REPLAYED)
+            count = total - self._before.get(role, 0)
+            self._before[role] = total
+            if count >= _BURST_DATAGRAMS:
+                self._hub.publish(ReplayBurst(source=role, count=count))
