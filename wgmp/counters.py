@@ -35,7 +35,7 @@ class Counter(IntEnum):
     """What a role counts. The value is the word in its block."""
 
     STARTS = 0  # processes that ever ran this role
-    HEARTBEAT = 1  # monotonic nanoseconds of the last turn of its loop
+    HEARTBEAT = 1  # boot time in ns of the last turn of its loop, or nearly
     SLEEPS = 2  # times its loop waited in epoll
     RECORDS_IN = 3
     RECORDS_OUT = 4

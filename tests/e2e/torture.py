@@ -24,7 +24,7 @@ from hostile.wire import inside
 from wgmp.netns import Namespace, Namespaces, wait_for
 from wgmp.traffic import Report, Transfer
 
-from .tunnel import Gateway, build
+from .tunnel import WGMP, Gateway, build
 
 # How often the receivers say that something has arrived: the resolution of a pause.
 _ARRIVALS_EVERY_S = 0.01
@@ -147,9 +147,13 @@ def torture(
     interval_s: float,
     topology: str = "pipeline",
     sessions: str = "shared",
+    resharding: bool = False,
     seed: int = 0,
 ) -> Findings:
-    """Kill `kills` role processes of the wgmpd ends, one each `interval_s` on average."""
+    """Kill `kills` role processes of the wgmpd ends, one each `interval_s` on average.
+
+    `resharding`: every fifth of them while the number of workers is being changed, or nearly.
+    """
     chance = random.Random(seed)
     environment = {"WGMP_SESSIONS": sessions, "LOG_LEVEL": "error"}
     ends = build(world, directory, "wgmpd", right, topology=topology, environment=environment)
@@ -168,9 +172,11 @@ def torture(
     )
     moments = []
     start = time.monotonic()
-    for _ in range(kills):
+    for number in range(kills):
         time.sleep(interval_s * chance.uniform(0.5, 1.5))
         gateway = chance.choice(gateways)
+        if resharding and number % 5 == 0:
+            _change_workers(gateway, chance)
         pid, name = chance.choice(_roles(gateway))
         moments.append(time.monotonic())
         findings.victims.append(f"{gateway.log.stem.partition('-')[0]} {name}")
@@ -184,6 +190,14 @@ def torture(
     for moment, end in zip(moments, [*moments[1:], moments[-1] + _SETTLE_S], strict=True):
         findings.pauses.append(max(longest_gap(times, moment, end) for times in arrivals))
     return findings
+
+
+def _change_workers(gateway: Gateway, chance: random.Random) -> None:
+    """Ask for another number of workers, and do not wait until there is."""
+    count = str(chance.randint(1, 4))
+    log = gateway.log.with_suffix(".workers")
+    gateway.namespace.start(WGMP, "workers", count, gateway.interface, log=log)
+    time.sleep(chance.uniform(0.2, 1.0))
 
 
 def flow(sender: Gateway, receiver: Gateway, port: int, seconds: float) -> Transfer:
