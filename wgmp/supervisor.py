@@ -290,6 +290,7 @@ class Supervisor:
     # --- roles ---
 
     def _spawn(self, row: ProcessRow) -> None:
+        assert row.name not in self.children
         child = self.children[row.name] = self._fork(row, self.fabric)
         self.send_all([child], [Begin(deaths=self._deaths.get(row.name, 0))])
 
@@ -412,7 +413,12 @@ class Supervisor:
         self._loop.call_later(LOOK_EVERY_S, self._look_for_hangs)
 
     def _replace(self, row: ProcessRow) -> None:
-        if not self._stopping.is_set():
+        """Start a successor, unless its place is taken by now, or there is none any more.
+
+        Two of one role would write the same rings.
+        """
+        vacant = row in self.topology.processes and row.name not in self.children
+        if vacant and not self._newcomers and not self._stopping.is_set():
             self._spawn(row)
 
     async def _stop_children(self) -> None:

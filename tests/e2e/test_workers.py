@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,8 @@ from wgmp.errors import CommandError
 from wgmp.netns import wait_for
 
 from .conftest import MakeTunnel
-from .torture import flow, longest_gap
-from .tunnel import WGMP, Gateway
+from .torture import flow, longest_gap, role_processes
+from .tunnel import WGMP, Gateway, exists
 
 pytestmark = pytest.mark.root
 
@@ -67,3 +70,25 @@ def test_the_number_of_workers_changes_while_tcp_flows(tunnel: MakeTunnel, topol
     for refused in (0, 65):
         with pytest.raises(CommandError, match="1 to 64"):
             _change(ends.left, refused)
+
+
+def test_a_role_that_was_to_be_replaced_is_there_once_after_a_change(tunnel: MakeTunnel) -> None:
+    ends = tunnel("wgmpd", "wireguard-go", topology="pipeline")
+    for death in range(5):  # after the last the next one waits for 0.8 s
+        victim = wait_for(lambda: _pid(ends.left, "tun_reader"), 5, f"death {death}")
+        os.kill(victim, signal.SIGKILL)
+        wait_for(partial(_gone, victim), 5, "it dies")
+    _change(ends.left, 1)
+    time.sleep(2.0)
+    names = [name for _, name in role_processes(ends.left)]
+    assert sorted(set(names)) == sorted(names)
+    assert "tun_reader" in names
+    assert ends.left.ping(ends.right.inner4)
+
+
+def _gone(pid: int) -> bool:
+    return not exists(pid)
+
+
+def _pid(gateway: Gateway, name: str) -> int:
+    return next((pid for pid, each in role_processes(gateway) if each == name), 0)

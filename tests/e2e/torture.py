@@ -177,7 +177,7 @@ def torture(
         gateway = chance.choice(gateways)
         if resharding and number % 5 == 0:
             _change_workers(gateway, chance)
-        pid, name = chance.choice(_roles(gateway))
+        pid, name = chance.choice(role_processes(gateway))
         moments.append(time.monotonic())
         findings.victims.append(f"{gateway.log.stem.partition('-')[0]} {name}")
         os.kill(pid, signal.SIGKILL)
@@ -221,8 +221,8 @@ def longest_gap(times: list[float], start: float, end: float) -> float:
     return max((times[at] - times[at - 1] for at in range(first, last)), default=end - start)
 
 
-def _roles(gateway: Gateway) -> list[tuple[int, str]]:
-    """Return the running role processes: (process id, name)."""
+def role_processes(gateway: Gateway) -> list[tuple[int, str]]:
+    """Return the running role processes: (process id, the process's name, cut to 10 letters)."""
     pid = gateway.process.pid
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     found = []
