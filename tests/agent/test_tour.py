@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from tests.e2e.tunnel import exists
+from tests.e2e.tunnel import WGMP, exists
 from wgmp.agent.client import Client
 from wgmp.netns import wait_for
 
@@ -36,13 +36,26 @@ def test_networks_live_and_fail_each_for_itself(site: Site) -> None:
     )
     assert site.pings("10.77.0.2"), "the other network did not notice"
 
+    events = site.directory / "events.log"
+    site.space.start(WGMP, "agent", "events", "--socket", str(site.socket), log=events)
+
+    def heard() -> bool:
+        site.wgmp("connect", "broken", check=False)
+        return "agent: broken is failed: /nonexistent/key: cannot be read" in events.read_text()
+
+    wait_for(heard, 10, "the events are heard")
     for _ in range(2):  # saying it again changes nothing
         assert "home: stopped" in site.wgmp("disconnect", "home").stdout
+    assert "agent: home is stopped" in events.read_text()
+    assert "home: handshake completed with" not in events.read_text()
     assert not site.pings("10.77.0.2", wait_s=1)
     assert site.interface not in site.space.links()
     for _ in range(2):
         assert "home: running" in site.wgmp("connect", "home").stdout
     assert site.pings("10.77.0.2")
+    wait_for(
+        lambda: "home: handshake completed with" in events.read_text(), 5, "the gateway's, too"
+    )
 
     site.wgmp("agent", "stop")
     assert site.process is not None

@@ -236,7 +236,7 @@ class Network:
         while self.state is State.FAILED:
             delay_s = self._retry_delay_s
             self._retry_delay_s = min(2 * delay_s, _LONGEST_RETRY_S)
-            log.info("%s is started again in %.0f s", self.name, delay_s)
+            log.info("%s is started again in %s s", self.name, f"{delay_s:g}")
             await asyncio.sleep(delay_s)
             with contextlib.suppress(WgmpError):
                 await self.connect()

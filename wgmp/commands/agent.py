@@ -25,7 +25,7 @@ _SOCKET_VARIABLE = "WGMP_AGENT_SOCKET"
 def add_to(commands: Any) -> None:
     """Add the subcommands to the parser's `commands` (what `add_subparsers` returned)."""
     agent = commands.add_parser("agent", help="run the networks of a settings file")
-    agent.add_argument("verb", nargs="?", choices=["run", "stop", "check"], default="run")
+    agent.add_argument("verb", nargs="?", choices=["run", "stop", "check", "events"], default="run")
     agent.add_argument("--config", metavar="FILE", help="TOML or .json; /etc/wgmp/agent.toml")
     add_socket(agent)
     agent.set_defaults(command=_agent)
@@ -64,8 +64,8 @@ def _agent(parsed: argparse.Namespace) -> int:
     from wgmp.agent import settings_file
     from wgmp.agent.settings import DEFAULT_FILE
 
-    if parsed.verb == "stop":
-        return _asking(_stop)(parsed)
+    if parsed.verb in _VERBS:
+        return _asking(_VERBS[parsed.verb])(parsed)
     file = Path(parsed.config) if parsed.config else DEFAULT_FILE
     settings = settings_file.load(file)
     if parsed.verb == "check":
@@ -108,9 +108,16 @@ def _asking(
     return lambda parsed: asyncio.run(work(parsed))
 
 
-def show_status(parsed: argparse.Namespace) -> int:
-    """Print the status of the agent's network `parsed.name`; return the exit code."""
-    return _asking(_status)(parsed)
+def show_status(parsed: argparse.Namespace) -> bool:
+    """Print the status of the agent's network `parsed.name`; return whether it has one."""
+    from wgmp.agent.client import RefusedError
+
+    try:
+        return _asking(_status)(parsed) == 0
+    except RefusedError as error:
+        if error.code != "no_such_network":
+            raise
+        return False
 
 
 async def _connect(client: Client, parsed: argparse.Namespace) -> int:
@@ -160,7 +167,20 @@ async def _stop(client: Client, parsed: argparse.Namespace) -> int:
     return 0
 
 
-_VERBS = {"connect": _connect, "disconnect": _disconnect, "reload": _reload}
+async def _events(client: Client, parsed: argparse.Namespace) -> int:
+    async for event in client.subscribe():
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.time))
+        print(f"{when} {event.source}: {event.text()}", flush=True)
+    return 0
+
+
+_VERBS = {
+    "connect": _connect,
+    "disconnect": _disconnect,
+    "events": _events,
+    "reload": _reload,
+    "stop": _stop,
+}
 
 
 def in_short(summary: api.Summary) -> str:

@@ -29,8 +29,8 @@ def _status(parsed: argparse.Namespace) -> int:
     from wgmp.observe import status  # what these reach takes a while to import
     from wgmp.observe.status_text import StatusText
 
-    if parsed.name and not status.runs(parsed.name) and socket_of(parsed).exists():
-        return show_status(parsed)
+    if parsed.name and socket_of(parsed).exists() and show_status(parsed):
+        return 0
     hide_keys = os.environ.get("WG_HIDE_KEYS") != "never"
     devices = [
         status.ask(interface, _names(interface), hide_keys)
