@@ -140,10 +140,6 @@ def notices(config: QuickConfig, run_hooks: bool = False) -> list[str]:
     lines = []
     if hooks and not run_hooks:
         lines.append(f"{hooks}: not run: they are shell commands, add --run-hooks to run them")
-    if config.interface.save_config:
-        lines.append(
-            "SaveConfig: wgmp does not write the file back: `wg showconf` says what to put"
-        )
     return [f"{config.file}: {line}" for line in lines]
 
 

@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import uvloop
@@ -23,7 +24,7 @@ from wgmp import config as quick
 from wgmp import control, inheritance, memory, sandbox, tun, uapi_server
 from wgmp.errors import SocketError, WgmpError
 from wgmp.fastpath.choice import load
-from wgmp.manage import link
+from wgmp.manage import link, saving
 from wgmp.manage.journal import Journal
 from wgmp.manage.runner import Commands
 from wgmp.manage.settings import LinkSettings, settings_of
@@ -47,6 +48,9 @@ def start(options: Options) -> int:
     Raises WgmpError for whatever the operator must put right.
     """
     config = None if options.config is None else quick.load(options.config)
+    if options.config is not None:
+        # A daemon changes its directory, and writes the file back.
+        options = msgspec.structs.replace(options, config=options.config.absolute())
     if options.foreground:
         return _run(options, config, ready=lambda: None)
     return _detach(options, config)
@@ -110,7 +114,11 @@ def _run(options: Options, config: quick.QuickConfig | None, ready: Callable[[],
                 _serve(
                     runner,
                     start,
-                    lambda supervisor: _link_up(supervisor, wanted, run, journal, ready),
+                    lambda supervisor: _saved(
+                        supervisor,
+                        options.config,
+                        _link_up(supervisor, wanted, run, journal, ready),
+                    ),
                 )
             finally:
                 runner.run(link.take_down(interface, run, journal))
@@ -202,6 +210,23 @@ def _serve(
 async def _only(ready: Callable[[], None]) -> AsyncIterator[None]:
     ready()
     yield
+
+
+@contextlib.asynccontextmanager
+async def _saved(
+    supervisor: Supervisor,
+    config: Path | None,
+    link_up: contextlib.AbstractAsyncContextManager[None],
+) -> AsyncIterator[None]:
+    """Save what the gateway has become, if its file says so, before the link is taken down."""
+    device = supervisor.device
+    at_start = saving.endpoints_of(device)
+    async with link_up:
+        try:
+            yield
+        finally:
+            if config is not None:
+                saving.save_if_wanted(config, device, supervisor.fabric.peers.figures, at_start)
 
 
 @contextlib.asynccontextmanager

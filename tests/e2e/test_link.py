@@ -24,7 +24,7 @@ from wgmp.manage import link
 from wgmp.manage.journal import Journal
 from wgmp.manage.runner import Commands, Done
 from wgmp.manage.settings import settings_of
-from wgmp.netns import Namespace, Namespaces, wait_for
+from wgmp.netns import UAPI_DIRECTORY, Namespace, Namespaces, wait_for
 
 from .tunnel import WGMP, WGMPD, key
 
@@ -250,9 +250,19 @@ def test_supervise_leaves_nothing_when_it_stops_and_makes_up_for_being_killed(ho
 
     process = supervise(host, path)
     assert "undoing what was left behind" in (host.directory / "gateway.log").read_text()
+    refused = host.space.run(WGMP, "undo", host.interface, check=False)
+    assert (refused.returncode, "end its gateway first" in refused.stderr) == (1, True)
     process.terminate()
     assert process.wait(8) == 0
     assert host.state() == before
+
+    supervise(host, path).kill()
+    wait_for(lambda: not host.space.processes(), 8, "the roles end")
+    assert host.state() != before
+    host.space.run(WGMP, "undo", host.interface)
+    assert host.state() == before
+    for directory in ("/run/wgmp", UAPI_DIRECTORY):  # a killed gateway's own sockets
+        (Path(directory) / f"{host.interface}.sock").unlink()
     assert list(Path("/run/wgmp").glob(f"{host.interface}*")) == []
 
 
@@ -330,3 +340,42 @@ def test_the_resolver_is_told_what_wg_quick_tells_it(
     assert said.read_text() == up
     host.take_down()
     assert said.read_text() == f"{up}-d {host.interface} -f\n"
+
+
+def test_save_config_writes_what_changed_and_keeps_the_rest(host: Host) -> None:
+    bob = key("pubkey", key("genkey"))
+    text = (
+        configuration("SaveConfig = true # as with wg-quick", "10.9.0.0/24")
+        .replace("[Peer]", "# Alice's laptop\n[Peer]")
+        .replace("192.0.2.2:51820", "localhost:51820")
+    )
+    path = host.file(text)
+    process = supervise(host, path)
+    host.space.run(
+        "wg",
+        "set",
+        host.interface,
+        "peer",
+        bob,
+        "allowed-ips",
+        "10.8.0.0/24",
+        "endpoint",
+        "192.0.2.9:7",
+    )
+    host.space.run("wg", "set", host.interface, "peer", PEER, "persistent-keepalive", "25")
+    process.terminate()
+    assert process.wait(8) == 0
+    keepalive = "AllowedIPs = 10.9.0.0/24\nPersistentKeepalive = 25\n"
+    assert path.read_text() == (
+        text.replace("AllowedIPs = 10.9.0.0/24\n", keepalive)
+        + f"\n[Peer]\nPublicKey = {bob}\nEndpoint = 192.0.2.9:7\nAllowedIPs = 10.8.0.0/24\n"
+    )
+
+    process = supervise(host, path)
+    host.space.run("wg", "set", host.interface, "peer", bob, "remove")
+    host.space.run("wg", "set", host.interface, "peer", PEER, "endpoint", "192.0.2.8:8")
+    process.terminate()
+    assert process.wait(8) == 0
+    saved = text.replace("AllowedIPs = 10.9.0.0/24\n", keepalive)
+    assert path.read_text() == saved.replace("localhost:51820", "192.0.2.8:8")
+    assert path.stat().st_mode & 0o777 == 0o600

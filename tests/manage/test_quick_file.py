@@ -88,7 +88,7 @@ def test_a_change_touches_only_its_own_lines() -> None:
     alices = expected[expected.index("[Peer]\nAllowed") : expected.index("[Peer] # the")]
     alices = alices.replace("[Peer]\n", "[Peer]\n# friendly_name = Alice\n")
     top = expected[: expected.index("# Alice")]
-    assert new == top + carols + alices
+    assert new == top + carols + alices.rstrip("\n") + "\n"
 
 
 def test_a_new_file_is_laid_out_for_people() -> None:

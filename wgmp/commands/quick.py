@@ -1,8 +1,9 @@
-"""`wgmp import`, `wgmp export` and `wgmp strip`: wg-quick files and the agent's settings."""
+"""What wg-quick does beside running: `import`, `export` and `strip` files, `undo` a link."""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,10 @@ def add_to(commands: Any) -> None:
     strip = commands.add_parser("strip", help="print what `wg setconf` takes of a wg-quick file")
     strip.add_argument("file", metavar="FILE.conf")
     strip.set_defaults(command=_strip)
+
+    undo = commands.add_parser("undo", help="undo what a killed gateway left on the host")
+    undo.add_argument("interface", metavar="IFACE")
+    undo.set_defaults(command=_undo)
 
 
 def _import(parsed: argparse.Namespace) -> int:
@@ -90,6 +95,17 @@ def _strip(parsed: argparse.Namespace) -> int:
     path = Path(parsed.file)
     quick.load(path)  # for its mistakes
     print(quick_file.strip(path.read_text("utf-8")))
+    return 0
+
+
+def _undo(parsed: argparse.Namespace) -> int:
+    from wgmp.manage import link
+    from wgmp.manage.journal import Journal
+    from wgmp.manage.runner import Commands
+    from wgmp.options import check_interface_name
+
+    interface = check_interface_name(parsed.interface)
+    asyncio.run(link.undo_leftovers(interface, Commands(), Journal.of(interface)))
     return 0
 
 

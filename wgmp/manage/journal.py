@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from wgmp.errors import PrivilegeError
 from wgmp.files import write_whole
 
 DIRECTORY = Path("/run/wgmp")
@@ -45,7 +46,7 @@ class _File(msgspec.Struct):
 
 
 class Journal:
-    """The undo list in the file `path`. Raises OSError where the file cannot be written."""
+    """The undo list in the file `path`. Raises PrivilegeError where that is another user's."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -86,8 +87,12 @@ class Journal:
         return None
 
     def _write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.path, msgspec.json.encode(self._file))
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(self.path, msgspec.json.encode(self._file))
+        except OSError as error:
+            text = f"cannot write {self.path}: {error.strerror}"
+            raise PrivilegeError(text, error.errno or 0) from error
 
 
 def _read(path: Path) -> _File | None:
@@ -95,6 +100,10 @@ def _read(path: Path) -> _File | None:
         return msgspec.json.decode(path.read_bytes(), type=_File)
     except FileNotFoundError:
         return None
+    except PermissionError as error:
+        raise PrivilegeError(
+            f"{path} is not yours to read: run as root", error.errno or 0
+        ) from error
     except msgspec.DecodeError as error:
         log.warning("%s is damaged, and what it should undo stays: %s", path, error)
         return None

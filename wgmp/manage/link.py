@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 
-from wgmp.errors import CommandError, WgmpError
+from wgmp.errors import CommandError, ControlError, WgmpError
 from wgmp.manage import mtu, resolver, routes
 from wgmp.manage.journal import Journal, Undo
 from wgmp.manage.runner import Runner
@@ -82,6 +82,15 @@ async def bring_up(
     except BaseException:
         await take_down(interface, run, journal)
         raise
+
+
+async def undo_leftovers(interface: str, run: Runner, journal: Journal) -> None:
+    """Undo what a killed gateway left. Raises ControlError when its interface is still there."""
+    if journal.steps and await _exists(interface, run):
+        raise ControlError(
+            f"{interface} is there: end its gateway first, with `ip link delete {interface}`"
+        )
+    await take_down(interface, run, journal)
 
 
 async def take_down(

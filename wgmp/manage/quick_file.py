@@ -49,9 +49,12 @@ def revise(text: str, config: QuickConfig) -> str:
     old = [section for section in sections if section.keys is PEER_KEYS]
     peers = iter(_revise_peers(list(zip(old, before.peers, strict=True)), config.peers))
     # Interface sections keep their places; a peer takes the place of a peer.
-    ordered = [each if each.keys is INTERFACE_KEYS else next(peers, None) for each in sections]
-    parts = [top, *(section.text for section in (*ordered, *peers) if section is not None)]
-    return "".join(_apart(parts))
+    places = [each if each.keys is INTERFACE_KEYS else next(peers, None) for each in sections]
+    ordered = [section for section in (*places, *peers) if section is not None]
+    revised = "".join(_apart([top, *(section.text for section in ordered)]))
+    if sections and ordered[-1:] != sections[-1:]:
+        revised = revised.rstrip("\n") + "\n"  # blank lines stood between sections
+    return revised
 
 
 def strip(text: str) -> str:
