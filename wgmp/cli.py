@@ -23,6 +23,7 @@ from wgmp.commands import (
     quick,
     stats,
     status,
+    top,
     workers,
 )
 from wgmp.errors import EXIT_CODES, WgmpError
@@ -111,6 +112,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     status.add_to(commands)
     stats.add_to(commands)
+    top.add_to(commands)
     agent.add_to(commands)
     capture.add_to(commands)
     events.add_to(commands)
