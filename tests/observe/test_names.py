@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from wgmp.keys import to_base64
 from wgmp.observe.names import MAX_NAME, Names, names_in
 
-A, B = "a" * 43 + "=", "b" * 43 + "="
+A, B = to_base64(bytes([1] * 32)), to_base64(bytes([2] * 32))
 
 
-def test_a_comment_before_or_behind_the_key_names_its_peer() -> None:
+def test_a_comment_names_its_peer() -> None:
     text = f"""[Interface]
-# friendly_name = nobody
-PrivateKey = {A}
+ListenPort = 51820
 [Peer]
 # friendly_name = Anna's phone
 PublicKey = {A}
 AllowedIPs = 10.0.0.2/32
-[Peer] # second
+# friendly_name = Ben
+[Peer]
 publickey={B}   # its key
-#Name: Ben
 """
     assert names_in(text) == {A: "Anna's phone", B: "Ben"}
 
@@ -31,19 +31,19 @@ publickey={B}   # its key
     "text",
     [
         "",
-        f"[Peer]\nPublicKey = {A}\n# friendly name of somebody\n",
+        f"[Peer]\nPublicKey = {A}\n",
         f"[Peer]\n# friendly_name =\nPublicKey = {A}\n",
         "[Peer]\n# friendly_name = X\nPublicKey = short\n",
-        f"[Peer]\n# friendly_name = X\n[Peer]\nPublicKey = {A}\n",
         "\0\x1b[31m[Peer]\n",
     ],
 )
-def test_what_names_no_peer_is_passed_over(text: str) -> None:
+def test_what_is_no_configuration_or_names_nobody_gives_no_names(text: str) -> None:
     assert names_in(text) == {}
 
 
 def test_a_name_cannot_steer_a_terminal_nor_fill_the_screen() -> None:
-    (name,) = names_in(f"[Peer]\n#name = \x1b[2Jx\x07{'y' * 200}\nPublicKey={A}\n").values()
+    text = f"[Peer]\n# friendly_name = \x1b[2Jx\x07{'y' * 200}\nPublicKey={A}\n"
+    (name,) = names_in(text).values()
     assert name.startswith("[2Jxy")
     assert len(name) == MAX_NAME
 

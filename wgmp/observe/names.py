@@ -1,44 +1,39 @@
-"""Friendly names of peers, from the comments of a configuration.
+"""Friendly names of peers, from the comments of a configuration (config_grammar.py reads them).
 
     [Peer]
     # friendly_name = Anna's phone
     PublicKey = ...
 
-This is what prometheus_wireguard_exporter reads; `name` is taken as well, and the comment may
-stand anywhere in its section. `wg-quick` does not tell what file it read, so unless told
-otherwise a gateway looks into `/etc/wireguard/IFACE.conf`.
+`wg-quick` does not tell what file it read, so unless told otherwise a gateway looks into
+`/etc/wireguard/IFACE.conf`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-MAX_NAME = 64
+from wgmp import config
+from wgmp.errors import ConfigError
+from wgmp.keys import to_base64
 
-_SECTION = re.compile(r"\s*\[([A-Za-z]+)\]\s*(?:#.*)?$")
-_NAME = re.compile(r"\s*#\s*(?:friendly_?name|name)\s*[=:]\s*(\S.*?)\s*$", re.IGNORECASE)
-_KEY = re.compile(r"\s*PublicKey\s*=\s*([A-Za-z0-9+/]{43}=)\s*(?:#.*)?$", re.IGNORECASE)
+MAX_NAME = 64
 
 
 def names_in(text: str) -> dict[str, str]:
-    """Return the names that a configuration gives, by public key.
+    """Return the names that a configuration gives, by public key; none if it is not one.
 
     A name has at most 64 characters, without those that a terminal would obey.
     """
-    names: dict[str, str] = {}
-    name = key = ""
-    for line in [*text.splitlines(), "[End]"]:
-        if _SECTION.match(line):
-            if name and key:
-                names[key] = name
-            name = key = ""
-        elif found := _NAME.match(line):
-            name = "".join(filter(str.isprintable, found[1]))[:MAX_NAME]
-        elif found := _KEY.match(line):
-            key = found[1]
-    return names
+    try:
+        peers = config.parse(text, "names").peers
+    except ConfigError:
+        return {}
+    return {
+        to_base64(peer.public_key): "".join(filter(str.isprintable, peer.name))[:MAX_NAME]
+        for peer in peers
+        if peer.name
+    }
 
 
 def default_file(interface: str) -> Path:

@@ -101,7 +101,8 @@ def peer_rows(
     rows = [
         PeerRow(peer, *rates[peer.public_key]) for peer in after.peers if _matches(peer, wanted)
     ]
-    rows.sort(key=lambda row: row.title)
+    # Among equals, those with traffic behind them come first.
+    rows.sort(key=lambda row: (-row.peer.rx_bytes - row.peer.tx_bytes, row.title.lower()))
     rows.sort(key=sort.value, reverse=sort.descending != inverted)
     return rows
 
