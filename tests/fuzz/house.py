@@ -23,6 +23,7 @@ from hostile.rawpeer import INITIATION, RawPeer, Session
 from wgmp import udp
 from wgmp.fabric import Fabric
 from wgmp.fastpath import virtio
+from wgmp.fastpath.interface import FastPath
 from wgmp.offload import SOL_UDP, UDP_SEGMENT, Offloads
 from wgmp.orders import (
     AddAllowedIP,
@@ -58,9 +59,9 @@ class House:
     `settle` lets the roles work; an exception that one of them lets out comes out there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, fastpath: FastPath | None = None) -> None:
         self.now = 1000.0
-        self.fabric = Fabric(build(Shape.COMPACT, 1))
+        self.fabric = Fabric(build(Shape.COMPACT, 1), fastpath=fastpath)
         self.tun, self._role_tun = _pair()
         port, self._sockets = udp.open_sockets(0, 0, gro=True)
         for sock in self._sockets:

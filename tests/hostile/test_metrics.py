@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from wgmp.netns import wait_for
+from wgmp.protocol.outcome import DropReason
 
 from .site import Site, text
 from .wire import inside
@@ -79,6 +80,7 @@ def test_metrics_and_statistics_count_the_same(site: Site) -> None:
     wait_for(dropped, 5, "the drop is the peer's")
     stats, metrics = site.gateway.stats(), site.scrape()
     by_reason = {s.labels["reason"]: s.value for s in metrics["wgmp_drops_total"]}
+    assert by_reason.keys() == {reason.name.lower() for reason in DropReason}
     assert {reason: n for reason, n in by_reason.items() if n} == stats["drops"]
     handshakes = {s.labels["result"]: s.value for s in metrics["wgmp_handshakes_total"]}
     assert handshakes["completed"] == stats["handshakes"]["completed"] >= 1

@@ -13,6 +13,7 @@ from hostile.rawpeer import COOKIE_REPLY, INITIATION, TRANSPORT, with_macs
 from roles.rig import HERE, Rig, packet
 
 from wgmp.fastpath import virtio
+from wgmp.fastpath.choice import Choice, load, native_is_missing
 from wgmp.fastpath.virtio import VirtioHeader
 from wgmp.observe.balance import Stage, books
 from wgmp.orders import RemovePeer
@@ -20,9 +21,12 @@ from wgmp.orders import RemovePeer
 STRANGE4 = bytes([10, 99, 0, 77])
 
 
-@pytest.fixture
-def house() -> Iterator[House]:
-    made = House()
+@pytest.fixture(params=["reference", "native"])
+def house(request: pytest.FixtureRequest) -> Iterator[House]:
+    """A gateway in this process, on each fast path there is."""
+    if request.param == "native" and (missing := native_is_missing()):
+        pytest.skip(missing)
+    made = House(load(Choice(request.param)))
     yield made
     made.close()
 
