@@ -19,7 +19,9 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "status", help="interfaces as `wg show` has them, or a network of the agent's"
     )
-    parser.add_argument("name", metavar="IFACE|NETWORK", nargs="?", help="default: all interfaces")
+    parser.add_argument(
+        "name", metavar="IFACE", nargs="?", help="or a network; default: all interfaces"
+    )
     parser.add_argument("--json", action="store_true", help="as JSON: a list, one for a network")
     add_socket(parser)
     parser.set_defaults(command=_status)

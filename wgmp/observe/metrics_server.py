@@ -26,8 +26,8 @@ _MAX_REQUEST_BYTES = 8192
 _MAX_CLIENTS = 8
 _REQUEST_LIMIT_S = 5.0
 _ANSWER_LIMIT_S = 30.0
-# An idle role turns once a second; one that has not for so long does not work.
-_HEARTBEAT_LIMIT_S = 5.0
+# An idle role turns once a second; one that has not for so long is about to be replaced.
+_HEARTBEAT_LIMIT_S = 2.0
 _REASONS = {
     200: "OK",
     400: "Bad Request",
