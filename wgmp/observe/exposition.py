@@ -30,11 +30,14 @@ class Family:
     samples: Iterable[Sample]
 
 
+def escaped(value: str) -> str:
+    """Return a label's value as it stands between quotes."""
+    return value.translate(_ESCAPES)
+
+
 def labels(**values: str) -> str:
     """Return labels in braces, those that are empty left out: to Prometheus that is the same."""
-    inside = ",".join(
-        f'{name}="{value.translate(_ESCAPES)}"' for name, value in values.items() if value
-    )
+    inside = ",".join(f'{name}="{escaped(value)}"' for name, value in values.items() if value)
     return f"{{{inside}}}" if inside else ""
 
 

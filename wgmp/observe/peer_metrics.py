@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from wgmp.addresses import format_endpoint, format_prefix
 from wgmp.keys import to_base64
-from wgmp.observe.exposition import Family, labels
+from wgmp.observe.exposition import Family, escaped, labels
 
 if TYPE_CHECKING:
     from wgmp.device import PeerEntry
@@ -96,28 +96,22 @@ def peer_families(supervisor: Supervisor) -> Iterator[Family | None]:
 
 
 def _peer(supervisor: Supervisor, entry: PeerEntry, names: dict[str, str]) -> _Peer:
-    table, interface = supervisor.fabric.peers, supervisor.interface
+    table, interface = supervisor.fabric.peers, escaped(supervisor.interface)
     figures = table.figures(entry.peer)
     endpoint = figures.endpoint or entry.endpoint
+    # Keys and addresses need no escapes; there are thousands of them.
     public_key = to_base64(entry.public_key)
     allowed_ips = ",".join(map(format_prefix, entry.allowed_ips))
-    name = names.get(public_key, "")
+    where = "" if endpoint is None else format_endpoint(endpoint)
+    name = escaped(names.get(public_key, ""))
+    friendly_name = f',friendly_name="{name}"' if name else ""
+    device = f'device="{interface}",public_key="{public_key}"'
     return _Peer(
         public_key,
-        labels(
-            interface=interface,
-            public_key=public_key,
-            allowed_ips=allowed_ips,
-            friendly_name=name,
-        ),
-        labels(device=interface, public_key=public_key),
-        labels(
-            device=interface,
-            public_key=public_key,
-            endpoint="" if endpoint is None else format_endpoint(endpoint),
-            allowed_ips=allowed_ips,
-            name=name,
-        ),
+        f'{{interface="{interface}",public_key="{public_key}",allowed_ips="{allowed_ips}"'
+        f"{friendly_name}}}",
+        f"{{{device}}}",
+        f'{{{device},endpoint="{where}",allowed_ips="{allowed_ips}",name="{name}"}}',
         figures.rx_bytes,
         figures.tx_bytes,
         figures.last_handshake_ns // 1_000_000_000,
