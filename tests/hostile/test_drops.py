@@ -19,7 +19,7 @@ from roles.rig import DEVICES, GATEWAY_INNER, HERE, INNER, Rig, packet
 from wgmp.counters import Counters
 from wgmp.netns import wait_for
 from wgmp.offload import Offloads
-from wgmp.orders import RemovePeer, SetLink
+from wgmp.orders import Begin, RemovePeer, SetLink
 from wgmp.protocol.outcome import DropReason
 from wgmp.record import Kind, ecn_flags
 from wgmp.ring import RingWriter
@@ -300,6 +300,7 @@ def _worker_died(rig: Rig) -> None:
     rig.add_peer(endpoint=HERE)
     rig.send(packet())
     rig.worker = Worker(rig.fabric.context("worker0", DEVICES))
+    rig.worker.obey(Begin(orderly=False, deaths=1), rig.now, [])
 
 
 def _congestion_not_ect(rig: Rig) -> None:
