@@ -6,14 +6,19 @@
 #
 # Its interface lives in the container's network namespace; with `--network host` it is the host's.
 
-FROM python:3.12-bookworm AS build
-COPY . /src
-RUN python -m venv /opt/wgmp && /opt/wgmp/bin/pip install --no-cache-dir /src
-
-FROM python:3.12-slim-bookworm
+# With Rust the native fast path is built, for the Python of the same Debian.
+FROM rust:1-bookworm AS build
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends iproute2 nftables wireguard-tools \
+    && apt-get install --yes --no-install-recommends python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+COPY . /src
+RUN python3 -m venv /opt/wgmp && /opt/wgmp/bin/pip install --no-cache-dir /src
+
+FROM debian:bookworm-slim
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends iproute2 nftables python3 wireguard-tools \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/wgmp /opt/wgmp
 ENV PATH=/opt/wgmp/bin:$PATH WGMP_CONFIG=/etc/wireguard/wg0.conf
