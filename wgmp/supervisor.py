@@ -310,8 +310,19 @@ class Supervisor:
     # --- a second generation of processes (resharding.py) ---
 
     def recruit(self, fabric: Fabric) -> list[Child]:
-        """Fork the processes of another fabric. They wait, and hear of all that changes."""
-        self._newcomers = [self._fork(row, fabric) for row in fabric.topology.processes]
+        """Fork the processes of another fabric. They wait, and hear of all that changes.
+
+        Raises ControlError when there cannot be so many; those that were forked have no part.
+        """
+        try:
+            for row in fabric.topology.processes:
+                self._newcomers.append(self._fork(row, fabric))
+        except OSError as error:
+            for child in self._newcomers:
+                child.kill()
+            self._newcomers = []
+            self.keep(self.fabric)
+            raise ControlError(f"no more processes can be started: {error.strerror}") from error
         return self._newcomers
 
     async def dismiss(self, newcomers: Sequence[Child]) -> None:
@@ -386,8 +397,9 @@ class Supervisor:
         self._loop.remove_reader(child.control.fileno())
         name = child.row.name
         how = child.reap()
-        if self.children.get(name) is child:
-            del self.children[name]
+        if self.children.get(name) is not child:
+            return  # it never began
+        del self.children[name]
         if self._stopping.is_set() or self._newcomers:
             return
         if not child.ready and not self.restarts[name]:
