@@ -23,7 +23,7 @@ from wgmp.addresses import resolve_endpoint
 from wgmp.manage import link
 from wgmp.manage.journal import Journal
 from wgmp.manage.runner import Commands, Done
-from wgmp.manage.settings import settings_of
+from wgmp.manage.settings import LinkSettings, settings_of
 from wgmp.netns import UAPI_DIRECTORY, Namespace, Namespaces, wait_for
 
 from .tunnel import WGMP, WGMPD, key
@@ -65,7 +65,7 @@ class Host:
         path.chmod(0o600)
         return path
 
-    def start(self, path: Path) -> link.LinkSettings:
+    def start(self, path: Path) -> LinkSettings:
         """Start a gateway with the file's keys and peers; return what is left to do."""
         self.space.run(WGMPD, self.interface, environment={"WGMP_TOPOLOGY": "compact"})
         stripped = self.space.run("wg-quick", "strip", str(path)).stdout
@@ -74,7 +74,7 @@ class Host:
         endpoints = tuple(resolve_endpoint(peer.endpoint) for peer in config.peers)
         return structs.replace(settings_of(config), endpoints=endpoints)
 
-    def bring_up(self, settings: link.LinkSettings) -> None:
+    def bring_up(self, settings: LinkSettings) -> None:
         asyncio.run(link.bring_up(self.interface, settings, self.run, self.journal))
 
     def take_down(self) -> None:
@@ -187,7 +187,7 @@ def assert_same(found: dict[str, object], expected: dict[str, object], when: str
         assert found[what] == state, f"{what} {when}"
 
 
-def bring_up_and_die(host: Host, settings: link.LinkSettings, commands: int) -> bool:
+def bring_up_and_die(host: Host, settings: LinkSettings, commands: int) -> bool:
     """Bring up in a process that kills itself after so many commands; tell whether it did."""
 
     class Mortal(Commands):

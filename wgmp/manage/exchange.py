@@ -217,7 +217,11 @@ def choose_network(
         return next(iter(networks.items()))
     names = ", ".join(networks) or "none"
     if wanted is None:
-        raise ConfigError(f"name one of its networks with --config {file}: {names}", file)
+        raise ConfigError(
+            f"has not one network: write `wgmp export NETWORK --config {file}`, NETWORK being one "
+            f"of {names}",
+            file,
+        )
     if wanted not in networks:
         raise ConfigError(f"there is no network {wanted}: write one of {names}", file)
     return wanted, networks[wanted]

@@ -26,8 +26,6 @@ from wgmp.manage.journal import Journal, Undo
 from wgmp.manage.runner import Runner
 from wgmp.manage.settings import LinkSettings
 
-__all__ = ["LinkSettings", "before", "bring_up", "take_down"]
-
 _HOOK_LIMIT_S = 60.0
 
 log = logging.getLogger("wgmp")

@@ -6,6 +6,7 @@ and routes by link.py, which journals them.
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import sys
@@ -29,10 +30,10 @@ _STOP_LIMIT_S = 10.0
 _POLL_S = 0.05
 
 
-class WgmpBackend:
-    """Interfaces of gateways of ours: each a `wgmp supervise` that goes on by itself."""
+class LinuxBackend(abc.ABC):
+    """What both have in common; see `backend.Backend`. `journal`: gives an interface's."""
 
-    name = "wgmp"
+    name: str
 
     def __init__(
         self, run: Runner | None = None, journal: Callable[[str], Journal] = Journal.of
@@ -40,19 +41,13 @@ class WgmpBackend:
         self._run = run or Commands()
         self._journal = journal
 
+    @abc.abstractmethod
     async def make(self, interface: str) -> None:
         """Make the bare interface."""
-        command = (sys.executable, "-m", "wgmp", "supervise", interface)
-        await self._run.run(*command, limit_s=_START_LIMIT_S)
 
+    @abc.abstractmethod
     async def end(self, interface: str) -> None:
-        """Wait for the gateway's end after its interface's, so that another can have the name."""
-        socket = uapi_server.socket_path(interface)
-        for _ in range(int(_STOP_LIMIT_S / _POLL_S)):
-            if not socket.exists():
-                return
-            await asyncio.sleep(_POLL_S)
-        raise CommandError(f"the gateway of {interface} does not end: {socket} is still there")
+        """Do what is left to do when the interface is gone."""
 
     async def exists(self, interface: str) -> bool:
         """See `Backend.exists`."""
@@ -149,7 +144,27 @@ class WgmpBackend:
         await routes.change(interface, settings_of(before), settings_of(wanted), self._run)
 
 
-class KernelBackend(WgmpBackend):
+class WgmpBackend(LinuxBackend):
+    """Interfaces of gateways of ours: each a `wgmp supervise` that goes on by itself."""
+
+    name = "wgmp"
+
+    async def make(self, interface: str) -> None:
+        """Make the bare interface."""
+        command = (sys.executable, "-m", "wgmp", "supervise", interface)
+        await self._run.run(*command, limit_s=_START_LIMIT_S)
+
+    async def end(self, interface: str) -> None:
+        """Wait for the gateway's end after its interface's, so that another can have the name."""
+        socket = uapi_server.socket_path(interface)
+        for _ in range(int(_STOP_LIMIT_S / _POLL_S)):
+            if not socket.exists():
+                return
+            await asyncio.sleep(_POLL_S)
+        raise CommandError(f"the gateway of {interface} does not end: {socket} is still there")
+
+
+class KernelBackend(LinuxBackend):
     """Interfaces of the kernel's own WireGuard, where it has that."""
 
     name = "kernel"

@@ -14,7 +14,7 @@ be removed that is exactly ours.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 
@@ -50,9 +50,9 @@ async def add(
     if settings.table != "auto":
         await _add_routes(interface, wanted, run, journal, settings.table)
         return
-    defaults = [prefix for prefix in wanted if prefix[1] == 0]
-    narrow = [prefix for prefix in wanted if prefix[1]]
-    await _add_routes(interface, await _uncovered(interface, narrow, run), run, journal)
+    narrow = await _uncovered(interface, _narrow(wanted), run)
+    await _add_routes(interface, narrow, run, journal)
+    defaults = [prefix for prefix in wanted if not prefix[1]]
     if not defaults:
         return
     mark = settings.fwmark
@@ -85,14 +85,19 @@ def _narrow(prefixes: Iterable[Prefix]) -> list[Prefix]:
 
 async def _batch(verb: str, prefixes: list[Prefix], where: str, run: Runner) -> None:
     """Do one thing to all the routes, with a command for each family."""
+    delete = verb == "delete"  # a route may have gone with its address already
+    for version, lines in _lines(verb, prefixes, where):
+        force = ("-force",) if delete else ()
+        command = ("ip", f"-{version}", *force, "-batch", "-")
+        await run.run(*command, stdin=lines, check=not delete)
+
+
+def _lines(verb: str, prefixes: list[Prefix], where: str) -> Iterator[tuple[int, str]]:
+    """Yield each family that has routes, with what `ip -batch` reads."""
     for version in _FAMILIES:
         ours = [format_prefix(prefix) for prefix in prefixes if _version(prefix) == version]
         if ours:
-            lines = "".join(f"route {verb} {text} {where}\n" for text in ours)
-            delete = verb == "delete"  # a route may have gone with its address already
-            force = ("-force",) if delete else ()
-            command = ("ip", f"-{version}", *force, "-batch", "-")
-            await run.run(*command, stdin=lines, check=not delete)
+            yield version, "".join(f"route {verb} {text} {where}\n" for text in ours)
 
 
 def _ordered(prefixes: Iterable[Prefix]) -> list[Prefix]:
@@ -128,15 +133,11 @@ async def _add_routes(
 ) -> None:
     """Add all the routes with one command for each family."""
     where = f"dev {interface}{f' table {table}' if table else ''}"
-    for version in _FAMILIES:
-        ours = [format_prefix(prefix) for prefix in prefixes if _version(prefix) == version]
-        if not ours:
-            continue
-        batch = ("ip", f"-{version}", "-force", "-batch", "-")
-        undo = "".join(f"route delete {text} {where}\n" for text in ours)
-        journal.add(Undo(command=batch, stdin=undo, of_link=True))
-        routes = "".join(f"route add {text} {where}\n" for text in ours)
-        await run.run("ip", f"-{version}", "-batch", "-", stdin=routes)
+    for version, lines in _lines("add", prefixes, where):
+        undo = lines.replace("route add", "route delete")
+        command = ("ip", f"-{version}", "-force", "-batch", "-")
+        journal.add(Undo(command=command, stdin=undo, of_link=True))
+        await run.run("ip", f"-{version}", "-batch", "-", stdin=lines)
 
 
 async def _free_table(run: Runner) -> int:
