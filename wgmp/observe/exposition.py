@@ -12,7 +12,7 @@ from typing import Literal
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # Lines in a piece: about a millisecond's work.
-_PIECE_LINES = 250
+_PIECE_LINES = 1000
 
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 

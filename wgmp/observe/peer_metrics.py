@@ -37,7 +37,7 @@ def peer_families(supervisor: Supervisor) -> Iterator[Family | None]:
     peers = []
     for number, entry in enumerate(list(supervisor.device.peers.values())):
         peers.append(_peer(supervisor, entry, names))
-        if number % 100 == 99:
+        if number % 200 == 199:
             yield None
     yield Family(
         "wireguard_sent_bytes_total",
