@@ -153,6 +153,14 @@ def test_a_qr_code_holds_the_configuration_without_its_comments(
     assert read.strip() == SERVER.replace("\n\n# the office", "")
 
 
+def test_a_qr_code_can_be_made_of_what_comes_through_a_pipe(file: Path) -> None:
+    command = f"{sys.executable} -m wgmp qr <(cat {file}) && {sys.executable} -m wgmp qr - < {file}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[: len(lines) // 2] == lines[len(lines) // 2 :]
+
+
 def test_what_is_no_configuration_makes_no_qr_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,6 @@ import contextlib
 import select
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from typing import BinaryIO
@@ -31,22 +30,24 @@ _SIDES = ("inner", "outer")
 def run(
     interface: str,
     request: Capture,
-    file: BinaryIO,
+    output: Callable[[], BinaryIO],
     keys: str | None,
-    most: int = sys.maxsize,
-    seconds: float | None = None,
-    show: Callable[[str], None] = print,
+    most: int,
+    seconds: float | None,
+    show: Callable[[str], None],
 ) -> tuple[int, int]:
-    """Capture into `file` until there are `most` packets, `seconds` are over, the gateway stops,
-    or SIGINT or SIGTERM comes; return how many packets were written and how many records lost.
+    """Capture until there are `most` packets, `seconds` are over, the gateway stops, or SIGINT or
+    SIGTERM comes; return how many packets were written and how many records lost.
 
-    `keys`: the key log's path. `show` is told how far it is. Raises ControlError, OSError.
+    `output`: opens the file, once the gateway has agreed. `keys`: the key log's path. `show` is
+    told how far it is. Raises ControlError, OSError.
     """
     stopped = _stopped_by_signal()
     with contextlib.ExitStack() as stack:
         client, started, descriptors = control.begin_capture(interface, request)
         stack.enter_context(client)
         reader = TapReader(started, descriptors)
+        file = stack.enter_context(output())
         key_log = None
         if keys is not None:
             key_log = stack.enter_context(contextlib.closing(KeyLog(keys, started)))

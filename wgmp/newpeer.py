@@ -21,7 +21,7 @@ import psutil
 from wgmp import config, keys
 from wgmp.addresses import format_prefix
 from wgmp.agent import uapi_client
-from wgmp.errors import ConfigError
+from wgmp.errors import ConfigError, ControlError
 from wgmp.uapi_server import socket_path
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -80,6 +80,10 @@ def of_file(path: Path) -> Server:
 
 def of_gateway(interface: str) -> Server:
     """Return what a running gateway says of itself; raises ControlError, ConfigError."""
+    if not socket_path(interface).exists():
+        raise ControlError(
+            f"no gateway runs on {interface}: start one with `wgmp supervise {interface}`"
+        )
     view = asyncio.run(uapi_client.get(interface))
     if not view.public_key:
         raise ConfigError(f"{interface} has no private key: `wg set {interface} private-key FILE`")
@@ -224,8 +228,12 @@ def one_at_a_time(path: Path | None) -> Iterator[None]:
     place = socket_path("any").parent if path is None else path.resolve().parent
     try:
         descriptor = os.open(place, os.O_RDONLY)
+    except FileNotFoundError:
+        if path is None:
+            raise ControlError("no gateway runs: start one with `wgmp supervise IFACE`") from None
+        raise ConfigError("there is no such directory", str(place)) from None
     except OSError as error:
-        raise ConfigError(f"{place}: {error.strerror}") from error
+        raise ConfigError(f"cannot be opened: {error.strerror}", str(place)) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -42,6 +42,7 @@ def captured(
     traffic()
     process.send_signal(signal.SIGINT)
     assert process.wait(LIMIT_S) == 0, log.read_text()
+    assert file.stat().st_mode & 0o777 == 0o600
     assert "packets" in log.read_text()
     return process
 
@@ -135,6 +136,9 @@ def test_a_peer_that_is_not_there_and_a_second_capture_are_refused(
         assert done.stderr.count("\n") == 1
         return done.stderr
 
+    kept = tmp_path / "other"
+    kept.write_text("an older capture")
     assert "no peer has the key" in refusal("--peer", key("pubkey", key("genkey")))
     captured(left, tmp_path / "first", lambda: refusal())
+    assert kept.read_text() == "an older capture"
     captured(left, tmp_path / "again", lambda: None)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import Any, BinaryIO
 
 from wgmp import progress
-from wgmp.errors import ConfigError
+from wgmp.errors import ConfigError, WgmpError
 
 _WARNING = """\
 wgmp: {} gets this gateway's private key: whoever reads it can read its traffic and pose as this
@@ -75,26 +76,26 @@ def _capture(parsed: argparse.Namespace) -> int:
     if parsed.keys is not None:
         print(_WARNING.format(parsed.keys), file=sys.stderr)
     limits = parsed.count or sys.maxsize, parsed.seconds
-    with _output(parsed.file) as file, progress.under_way("capturing") as show:
+    if parsed.file == "-" and sys.stdout.isatty():
+        raise ConfigError("a terminal cannot show packets: write -w FILE, or pipe to tshark -r -")
+    with progress.under_way("capturing") as show:
         try:
-            written, lost = capture.run(interface, request, file, parsed.keys, *limits, show)
+            written, lost = capture.run(
+                interface, request, lambda: _open(parsed.file), parsed.keys, *limits, show
+            )
         except BrokenPipeError:
             raise  # whoever read it has seen enough
         except OSError as error:
-            raise ConfigError(f"{error.filename or parsed.file}: {error.strerror}") from error
+            output = "standard output" if parsed.file == "-" else parsed.file
+            where = error.filename or output
+            raise WgmpError(f"{where} cannot be written: {error.strerror}") from error
     taps_full = f", {lost} records lost because the taps were full" if lost else ""
     print(f"{written} packets{taps_full}", file=sys.stderr)
     return 0
 
 
-def _output(path: str) -> BinaryIO:
+def _open(path: str) -> BinaryIO:
     if path == "-":
-        if sys.stdout.isatty():
-            raise ConfigError(
-                "a terminal cannot show packets: write -w FILE, or pipe to tshark -r -"
-            )
-        return sys.stdout.buffer
-    try:
-        return open(path, "wb")
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+        return open(os.dup(1), "wb")
+    # What goes through the tunnel is nobody else's to read.
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")

@@ -141,17 +141,24 @@ def _add(interface: str | None, path: Path | None, peer: NewPeer) -> None:
 def _qr(parsed: argparse.Namespace) -> int:
     from wgmp import config
 
-    if parsed.file == "-":
-        text = sys.stdin.read()
-        config.parse(text, "standard input")
-    else:
-        config.load(Path(parsed.file))
-        text = Path(parsed.file).read_text()
+    text = _read(parsed.file)
+    config.parse(text, parsed.file)
     if parsed.image is None:
         _show(text)
     else:
         _draw(text, parsed.image)
     return 0
+
+
+def _read(file: str) -> str:
+    """Return what a file or standard input ("-") holds. Read once: it may be a pipe."""
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return data.decode()
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file) from error
+    except UnicodeDecodeError:
+        raise ConfigError("is not UTF-8 text", file) from None
 
 
 def _make(text: str) -> Any:
