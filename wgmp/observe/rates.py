@@ -15,8 +15,9 @@ def stage_rates(before: Snapshot, after: Snapshot) -> list[Rate]:
     earlier = {stage.name: stage for stage in before.stages}
     rates = []
     for stage in after.stages:
+        # A gateway that was started again begins at 0.
         records, packets, size = (
-            now - then
+            max(0, now - then)
             for now, then in zip(
                 _through(stage), _through(earlier.get(stage.name, stage)), strict=True
             )
