@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from wgmp import doctor, superpackets
+from wgmp import doctor, shm, superpackets
 from wgmp.doctor import Check, State
 
 STATUS = "Name:\tpython\nCapInh:\t0000000000000000\nCapEff:\t{:016x}\n"
@@ -141,6 +141,8 @@ def test_cpu_features_are_named() -> None:
 
 def test_cpu_that_reorders_stores_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr(shm, "STORES_ARE_ORDERED", False)
+    monkeypatch.setattr(shm, "_fences", [])  # without the native fast path
     check = doctor.check_cpu("", 4)
     assert check.state is State.MISSING
     assert "riscv64" in check.remedy
@@ -231,3 +233,12 @@ def _probe_under(ioctl: Callable[..., object]) -> set[str]:
         lost = pipe.read()
     os.waitpid(child, 0)
     return set(lost.split("\n")) - {""}
+
+
+def test_the_fast_path_that_runs_is_named_with_the_reason_when_it_is_the_slow_one() -> None:
+    assert "native" in doctor.check_fast_path("").detail
+    slow = doctor.check_fast_path("No module named 'wgmp.fastpath.native._native'")
+    assert slow.state is State.OK
+    assert "reference" in slow.detail
+    assert "_native" in slow.detail
+    assert "Rust" in slow.remedy

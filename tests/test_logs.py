@@ -69,6 +69,16 @@ def test_a_json_line_is_an_object_with_the_event_s_fields(written: Written) -> N
     assert line["message"].startswith("worker3: handshake failed with KEY=")
 
 
+def test_a_json_line_has_the_traceback_of_what_went_wrong(written: Written) -> None:
+    logs.set_up(LogLevel.ERROR, LogFormat.JSON, {})
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        log.exception("unexpected")
+    (line,) = written.getvalue().splitlines()
+    assert json.loads(line)["traceback"].endswith("ValueError: broken")
+
+
 @pytest.mark.parametrize("form", list(LogFormat))
 def test_under_systemd_a_line_has_its_priority_and_text_no_time(
     form: LogFormat, tmp_path: Path

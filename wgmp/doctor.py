@@ -10,6 +10,7 @@
 | UDP sockets | yes | opened as a gateway does, with the buffers they got |
 | namespaces | | one is made and removed |
 | wg, wg-quick, ip | | found in PATH |
+| fast path | | the native one, where it was built with the package |
 | kernel WireGuard | | loaded, built in, or a module of this kernel |
 | offloads | | with --offload: super-packets are sent, see superpackets.py |
 
@@ -35,6 +36,7 @@ import msgspec
 
 from wgmp import sandbox, udp
 from wgmp.errors import CommandError, RingError
+from wgmp.fastpath.choice import native_is_missing
 from wgmp.netns import Namespaces
 from wgmp.sandbox import Sandbox
 from wgmp.shm import require_ordered_stores
@@ -93,9 +95,20 @@ def examine(offload: bool) -> Iterator[Check]:
     for tool in _TOOLS:
         yield check_tool(tool)
     yield check_kernel_wireguard(Path("/"), platform.release())
-    # The only one there is so far.
-    yield Check("fast path", State.OK, "reference, in Python on cryptography and numpy")
+    yield check_fast_path(native_is_missing())
     yield from _offloads() if offload else [_NOT_TESTED]
+
+
+def check_fast_path(missing: str) -> Check:
+    """Say which fast path a gateway takes. `missing`: why not the native one, "" if it is."""
+    if not missing:
+        return Check("fast path", State.OK, "native, in Rust")
+    return Check(
+        "fast path",
+        State.OK,
+        f"reference, in Python on cryptography and numpy; no native one: {missing}",
+        "for speed, install wgmp again on a machine with Rust 1.88 or newer",
+    )
 
 
 _NOT_TESTED = Check(
