@@ -24,6 +24,7 @@ from wgmp.commands import (
     stats,
     status,
     top,
+    upgrade,
     workers,
 )
 from wgmp.errors import EXIT_CODES, WgmpError
@@ -119,6 +120,7 @@ def make_parser() -> argparse.ArgumentParser:
     log_level.add_to(commands)
     quick.add_to(commands)
     workers.add_to(commands)
+    upgrade.add_to(commands)
 
     for name, text, run in (
         ("genkey", "print a new private key", _genkey),

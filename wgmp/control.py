@@ -8,6 +8,7 @@
 | `{"action": "subscribe"}` | `{}`, then an event (events.py) per line until either side hangs up |
 | `{"action": "log_level", "level": "info"}` | `{}`: all processes log so much from now on |
 | `{"action": "workers", "count": 4}` | `{}`, when there are so many workers |
+| `{"action": "upgrade", "program": [...]}` | `Upgraded`, when the program has taken over |
 | `{"action": "capture", ...}` (taphost.py) | the tap rings, until the client hangs up |
 | anything else | `{"error": "..."}` |
 """
@@ -16,8 +17,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -34,12 +37,15 @@ from wgmp.taphost import Capture, CaptureStarted
 if TYPE_CHECKING:
     from wgmp.supervisor import Supervisor
 
+log = logging.getLogger("wgmp")
+
 DIRECTORY = Path("/run/wgmp")
 
 _MAX_REQUEST_BYTES = 4096
 _CLIENT_TIMEOUT_S = 10.0
 _MOST_CONNECTIONS = 64
 _WORKERS_TIMEOUT_S = 30.0
+_UPGRADE_TIMEOUT_S = 90.0
 _MAX_DESCRIPTORS = 253  # SCM_MAX_FD, linux/include/net/scm.h
 
 
@@ -63,7 +69,21 @@ class SetWorkers(msgspec.Struct, forbid_unknown_fields=True, tag_field="action",
     count: int
 
 
-Request = Stats | Subscribe | SetLevel | SetWorkers | Capture
+class Upgrade(msgspec.Struct, forbid_unknown_fields=True, tag_field="action", tag="upgrade"):
+    """Ask to hand over to `program`, a command that runs `wgmp`."""
+
+    program: list[str]
+
+
+Request = Stats | Subscribe | SetLevel | SetWorkers | Upgrade | Capture
+
+
+class Upgraded(msgspec.Struct):
+    """The new supervisor's process and version, and for how long traffic waited."""
+
+    pid: int
+    version: str
+    pause_s: float
 
 
 class Refusal(msgspec.Struct):
@@ -75,6 +95,7 @@ class Refusal(msgspec.Struct):
 _decode_request: Callable[[bytes], Request] = msgspec.json.Decoder(Request).decode
 _decode_refusal = msgspec.json.Decoder(Refusal).decode
 _decode_event: Callable[[bytes], AnyEvent] = msgspec.json.Decoder(AnyEvent).decode
+_decode_upgraded = msgspec.json.Decoder(Upgraded).decode
 _decode_snapshot = msgspec.json.Decoder(Snapshot).decode
 _decode_started = msgspec.json.Decoder(CaptureStarted).decode
 _encode = msgspec.json.Encoder().encode
@@ -94,12 +115,25 @@ class ControlServer:
         self._server: asyncio.AbstractServer | None = None
         self._connections = 0
         self._path = Path(listener.getsockname())
+        # Set by whoever knows how the gateway is handed over.
+        self.upgrade: Callable[[Sequence[str]], Awaitable[Upgraded]] = _no_upgrade
 
     async def start(self) -> None:
         """Begin to answer."""
         self._server = await asyncio.start_unix_server(
             self._serve, sock=self._listener, limit=_MAX_REQUEST_BYTES
         )
+
+    @property
+    def descriptor(self) -> int:
+        """The listening socket, to be handed on."""
+        return self._listener.fileno()
+
+    def hold(self) -> None:
+        """Take no new request until `start`: whoever asks waits."""
+        assert self._server is not None
+        self._listener = self._listener.dup()
+        self._server.close()
 
     def stop(self) -> None:
         """Stop answering and remove the path."""
@@ -123,6 +157,8 @@ class ControlServer:
                     await self._capture(request, reader, writer)
                 case SetWorkers(count):
                     await self._set_workers(count, writer)
+                case Upgrade(program):
+                    await self._upgrade(program, writer)
                 case _:
                     async with asyncio.timeout(_CLIENT_TIMEOUT_S):
                         writer.write(self._answer(request) + b"\n")
@@ -151,6 +187,19 @@ class ControlServer:
             writer.write(_encode(Refusal(str(error))) + b"\n")
         else:
             writer.write(b"{}\n")
+
+    async def _upgrade(self, program: list[str], writer: asyncio.StreamWriter) -> None:
+        """Hand over, answer, and be gone: everything is the successor's by then."""
+        try:
+            upgraded = await self.upgrade(program)
+        except ControlError as error:
+            writer.write(_encode(Refusal(str(error))) + b"\n")
+            return
+        log.info("process %d, version %s, has taken over", upgraded.pid, upgraded.version)
+        with contextlib.suppress(ConnectionError):
+            writer.write(_encode(upgraded) + b"\n")
+            await writer.drain()
+        os._exit(0)
 
     async def _tell_events(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -192,6 +241,10 @@ class ControlServer:
             self._supervisor.fabric.taps.stop()
 
 
+async def _no_upgrade(program: Sequence[str]) -> Upgraded:
+    raise ControlError("this gateway cannot be handed over")
+
+
 def _read_request(line: bytes) -> Request | Refusal:
     try:
         return _decode_request(line)
@@ -216,6 +269,13 @@ def set_workers(interface: str, count: int) -> None:
     with _asking(interface, SetWorkers(count)) as (client, answer):
         client.settimeout(_WORKERS_TIMEOUT_S)
         _line(answer)
+
+
+def upgrade(interface: str, program: Sequence[str]) -> Upgraded:
+    """Let `program` take the interface's gateway over; return when it has. Raises ControlError."""
+    with _asking(interface, Upgrade(list(program))) as (client, answer):
+        client.settimeout(_UPGRADE_TIMEOUT_S)
+        return _decode_upgraded(_line(answer))
 
 
 def follow_events(interface: str) -> Iterator[AnyEvent]:

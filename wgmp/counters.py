@@ -24,7 +24,7 @@ from __future__ import annotations
 from enum import IntEnum, unique
 
 from wgmp.protocol.outcome import DropReason
-from wgmp.shm import WORD_BYTES, Segment
+from wgmp.shm import WORD_BYTES, LastingMemory, Segment, make
 
 DROPS = 64  # the first word of the drops
 BLOCK_WORDS = 128
@@ -131,6 +131,6 @@ class Counters(Block):
         return self.outward.dropped(reason) + self.inward.dropped(reason)
 
 
-def create_counters(roles: int) -> Segment:
-    """Return zeroed blocks for `roles` roles."""
-    return Segment("counters", roles * 2 * BLOCK_WORDS * WORD_BYTES)
+def create_counters(roles: int, memory: LastingMemory | None = None) -> Segment:
+    """Return blocks for `roles` roles, zeroed or a predecessor's, in `memory` if that is given."""
+    return make(memory, "counters", roles * 2 * BLOCK_WORDS * WORD_BYTES, Segment)

@@ -118,6 +118,27 @@ class Device:
         """Describe the device without its keys."""
         return f"Device(port={self.listen_port}, fwmark={self.fwmark}, peers={len(self.peers)})"
 
+    # A predecessor's state
+
+    @property
+    def generations(self) -> list[int]:
+        """How many peers each row has had: what makes their ids different."""
+        return list(self._generations)
+
+    def restore(self, private_key: bytes, generations: list[int], peers: dict[bytes, int]) -> None:
+        """Be an empty device no more, but one with these peers: their ids by public key.
+
+        They have no keys, endpoints and prefixes yet. `generations`: as a device gave them.
+        """
+        assert not self.peers
+        self.set_private_key(private_key)
+        self._generations[: len(generations)] = generations
+        taken = {row_of(peer) for peer in peers.values()}
+        self._free_rows = deque(row for row in self._free_rows if row not in taken)
+        for public_key, peer in peers.items():
+            entry = self.peers[public_key] = PeerEntry(peer, public_key)
+            self._changed[peer] = entry
+
     # The interface
 
     def set_private_key(self, private_key: bytes) -> None:

@@ -19,7 +19,7 @@ from wgmp.protocol.outcome import DropReason
 from wgmp.ring import Doorbell, RingReader, RingView, RingWriter, create_ring
 from wgmp.role import Devices, RoleContext
 from wgmp.sessions import SessionMemory
-from wgmp.shm import WORD_BYTES, Segment, require_ordered_stores
+from wgmp.shm import WORD_BYTES, LastingMemory, Segment, require_ordered_stores
 from wgmp.tap import Taps
 from wgmp.topology import MAX_ROLES, Topology
 
@@ -34,8 +34,9 @@ _TAPPED = ("tun_reader", "udp_reader", "admission", "worker")
 class Fabric:
     """Rings, doorbells, counters and tables for `topology`; `fastpath`: what works on them.
 
-    `shared_sessions`: sessions outlive the worker that made them. Raises RingError on a CPU
-    that the fast path cannot order, OSError without memory.
+    `shared_sessions`: sessions outlive the worker that made them. `memory`: what outlives the
+    supervisor is there; `roles`: whose counters a predecessor left in it, in order. Raises
+    RingError on a CPU that the fast path cannot order, OSError without memory.
     """
 
     def __init__(
@@ -44,6 +45,8 @@ class Fabric:
         shared_sessions: bool = True,
         predecessor: Fabric | None = None,
         fastpath: FastPath | None = None,
+        memory: LastingMemory | None = None,
+        roles: Sequence[str] = (),
     ) -> None:
         """Make all of it; without `fastpath`, for the best one there is."""
         self.fastpath = load(Choice.AUTO) if fastpath is None else fastpath
@@ -61,11 +64,13 @@ class Fabric:
         }
         self.taps = Taps([row.name for row in topology.roles if row.kind in _TAPPED])
         if predecessor is None:
-            self._counters = create_counters(MAX_ROLES)
-            self.counters: dict[str, Counters] = {}
-            self.peers = PeerTable()
-            self.indices = IndexTable()
-            self.sessions = SessionMemory() if shared_sessions else None
+            self._counters = create_counters(MAX_ROLES, memory)
+            self.counters = {
+                name: Counters(self._counters, number) for number, name in enumerate(roles)
+            }
+            self.peers = PeerTable(memory)
+            self.indices = IndexTable(memory)
+            self.sessions = SessionMemory(memory) if shared_sessions else None
         else:
             self._counters, self.counters = predecessor._counters, predecessor.counters
             self.peers, self.indices = predecessor.peers, predecessor.indices

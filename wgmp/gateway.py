@@ -8,34 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import uvloop
 
 from wgmp import config as quick
-from wgmp import control, inheritance, memory, sandbox, tun, uapi_server
-from wgmp.errors import SocketError, WgmpError
-from wgmp.fastpath.choice import load
+from wgmp import inheritance, memory, sandbox, tun
+from wgmp.departure import Departure
+from wgmp.errors import WgmpError
+from wgmp.estate import restore
 from wgmp.manage import link, saving
 from wgmp.manage.journal import Journal
 from wgmp.manage.runner import Commands
 from wgmp.manage.settings import LinkSettings, settings_of
-from wgmp.observe.metrics_server import MetricsServer, bind
-from wgmp.observe.names import Names
+from wgmp.opening import Start, open_gateway
 from wgmp.options import Options
 from wgmp.reload import synchronize
 from wgmp.service import Service
+from wgmp.succession import Predecessor, find_predecessor, guarding
 from wgmp.supervisor import Supervisor
 from wgmp.systemd import Manager, take_descriptors
-from wgmp.topology import choose
 
 log = logging.getLogger("wgmp")
 
@@ -47,6 +44,9 @@ def start(options: Options) -> int:
 
     Raises WgmpError for whatever the operator must put right.
     """
+    predecessor = find_predecessor(os.environ)
+    if predecessor is not None:
+        return _run(predecessor.estate.options, None, lambda: None, predecessor)
     config = None if options.config is None else quick.load(options.config)
     if options.config is not None:
         # A daemon changes its directory, and writes the file back.
@@ -92,32 +92,42 @@ def _detach(options: Options, config: quick.QuickConfig | None) -> int:
         os._exit(code)
 
 
-def _run(options: Options, config: quick.QuickConfig | None, ready: Callable[[], None]) -> int:
+def _run(
+    options: Options,
+    config: quick.QuickConfig | None,
+    ready: Callable[[], None],
+    predecessor: Predecessor | None = None,
+) -> int:
     memory.keep_out_of_dumps()
     given = options.tun_fd
     interface = options.interface if given is None else tun.name_of(given)
-    inherited = inheritance.sort(take_descriptors(os.environ), interface)
-    start = _Start(interface, options, config, inherited, Manager(os.environ))
+    if predecessor is None:
+        inherited = inheritance.sort(take_descriptors(os.environ), interface)
+    else:
+        inherited = inheritance.sort(predecessor.descriptors, interface)
+        inherited.roles = predecessor.estate.roles
+    start = Start(interface, options, config, inherited, Manager(os.environ), predecessor)
     run, journal = Commands(), Journal.of(interface)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        if config is None:
+        if options.config is None:
             # Whoever started the gateway sees to the link, and may have a journal of this name.
             _serve(runner, start, lambda supervisor: _only(ready))
         else:
-            settings = settings_of(config, options.run_hooks)
-            # Nobody took it down: its supervisor was killed.
+            # Nobody took it down: its supervisor was killed, or hands it over.
             is_up = inherited.tun is not None and bool(journal.steps)
+            settings = None
+            if config is not None and not is_up:
+                settings = settings_of(config, options.run_hooks)
             try:
-                if not is_up:
+                if settings is not None:
                     runner.run(link.before(interface, settings, run, journal))
-                wanted = None if is_up else settings
                 _serve(
                     runner,
                     start,
                     lambda supervisor: _saved(
                         supervisor,
                         options.config,
-                        _link_up(supervisor, wanted, run, journal, ready),
+                        _link_up(supervisor, settings, run, journal, ready),
                     ),
                 )
             finally:
@@ -126,82 +136,46 @@ def _run(options: Options, config: quick.QuickConfig | None, ready: Callable[[],
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Start:
-    """What a gateway is started with."""
-
-    interface: str
-    options: Options
-    config: quick.QuickConfig | None
-    inherited: inheritance.Inheritance
-    manager: Manager
-
-
 def _serve(
     runner: asyncio.Runner,
-    start: _Start,
+    start: Start,
     up: Callable[[Supervisor], contextlib.AbstractAsyncContextManager[None]],
 ) -> None:
     """Open the interface and run the gateway on it to its end; `up` as in `Supervisor.run`."""
-    interface, options, inherited = start.interface, start.options, start.inherited
-    topology = choose(options.topology, options.workers, _cores())
-    limits = sandbox.decide(options.sandbox, options.user)
-    descriptor = _tun_descriptor(start)
-    os.set_blocking(descriptor, False)
-    uapi = inherited.uapi or _uapi_listener(options.uapi_fd, interface)
-    try:
-        supervisor = Supervisor(
-            interface,
-            descriptor,
-            uapi,
-            topology,
-            offloads_wanted=options.offload,
-            silent=not options.foreground,
-            limits=limits,
-            shared_sessions=options.shared_sessions,
-            inherited=inherited.udp,
-            manager=start.manager,
-            fastpath=load(options.fastpath),
-        )
-        metrics = _metrics(options.metrics, supervisor)
-        listener = uapi_server.bind_socket(control.socket_path(interface))
-    except OSError as error:
-        _remove_uapi(uapi)
-        raise SocketError(f"cannot open the UDP sockets: {error.strerror}") from error
-    except BaseException:
-        _remove_uapi(uapi)
-        raise
-    if options.config is not None:
-        supervisor.names = Names([options.config])
-    server = control.ControlServer(listener, supervisor)
+    options, predecessor = start.options, start.predecessor
+    with guarding(predecessor):
+        opened = open_gateway(start)
+    supervisor = opened.supervisor
+    opened.control.upgrade = Departure(opened, options, start.manager).upgrade
     service = Service(start.manager, supervisor, options.config)
 
     @contextlib.asynccontextmanager
     async def served() -> AsyncIterator[None]:
+        if predecessor is not None:
+            await opened.answer()
         async with up(supervisor):
             service.up()
             yield
 
     async def main() -> None:
         try:
-            if start.config is not None:
+            if predecessor is not None:
+                with guarding(predecessor):
+                    restore(predecessor.estate, supervisor.device)
+            elif start.config is not None:
                 lines = synchronize(start.config, supervisor.device)
                 for line in lines + quick.notices(start.config, options.run_hooks):
                     log.warning("%s", line)
-                supervisor.publish()
+            supervisor.publish()
             service.start()
-            await server.start()
-            if metrics is not None:
-                await metrics.start()
-            if limits.on and not options.run_hooks:  # hooks may need anything
+            if predecessor is None:
+                await opened.answer()
+            if supervisor.sandbox.on and not options.run_hooks:  # hooks may need anything
                 sandbox.narrow_supervisor()
-            await supervisor.run(served())
+            await supervisor.run(served(), predecessor)
         finally:
             service.down()
-            server.stop()
-            if metrics is not None:
-                metrics.stop()
-            _remove_uapi(uapi)
+            opened.close()
 
     runner.run(main())
 
@@ -254,36 +228,3 @@ async def _link_up(
         yield
     finally:
         await link.take_down(supervisor.interface, run, journal, link_stays=True)
-
-
-def _tun_descriptor(start: _Start) -> int:
-    for given in (start.options.tun_fd, start.inherited.tun):
-        if given is not None:
-            return given
-    return tun.open_tun(start.interface)
-
-
-def _metrics(address: tuple[str, int] | None, supervisor: Supervisor) -> MetricsServer | None:
-    """Listen where the options say; raises SocketError."""
-    if address is None:
-        return None
-    if not ipaddress.ip_address(address[0]).is_loopback:
-        log.warning("metrics on %s tell everyone there the peers' keys and endpoints", address[0])
-    return MetricsServer(bind(*address), supervisor)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
-def _uapi_listener(descriptor: int | None, interface: str) -> socket.socket:
-    if descriptor is None:
-        return uapi_server.bind_socket(uapi_server.socket_path(interface))
-    return socket.socket(fileno=descriptor)
-
-
-def _remove_uapi(listener: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        path = listener.getsockname()
-        listener.close()
-        os.unlink(path)

@@ -4,10 +4,12 @@
 |---|---|---|
 | tun | the TUN descriptor; with it the interface, its addresses and routes | the name is ours |
 | udp | the UDP sockets, and with them the port | both are on one port |
-| uapi | the listening socket of `wg` | its path is there |
+| uapi, control | the listening sockets of `wg` and of `wgmp` | its path is there |
+| metrics | the listening socket of `/metrics` | |
+| peers, indices, ... | shared memory that lasts (`shm.LastingMemory`) | |
 
-They come from systemd, which kept them for a supervisor that was killed.
-What is of no use is closed.
+They come from systemd, which kept the first three for a supervisor that was killed, or from one
+that hands over to us (`wgmp/handover.py`). What is of no use is closed.
 """
 
 from __future__ import annotations
@@ -24,16 +26,24 @@ from wgmp.errors import TunDeviceError
 
 log = logging.getLogger("wgmp")
 
-TUN, UDP, UAPI = "tun", "udp", "uapi"
+TUN, UDP, UAPI, CONTROL, METRICS = "tun", "udp", "uapi", "control", "metrics"
+MEMORY = frozenset({"peers", "peer drops", "indices", "sessions", "counters"})
 
 
 @dataclass
 class Inheritance:
-    """The table's rows; whoever takes one from here owns it."""
+    """The table's rows; whoever takes one from here owns it.
+
+    `roles`: whose counters are in the memory, in order.
+    """
 
     tun: int | None = None
     udp: list[socket.socket] = field(default_factory=list)
     uapi: socket.socket | None = None
+    control: socket.socket | None = None
+    metrics: socket.socket | None = None
+    memory: dict[str, int] = field(default_factory=dict)
+    roles: list[str] = field(default_factory=list)
 
 
 def sort(named: Iterable[tuple[str, int]], interface: str) -> Inheritance:
@@ -47,6 +57,12 @@ def sort(named: Iterable[tuple[str, int]], interface: str) -> Inheritance:
                 _add(found.udp, socket.socket(fileno=descriptor))
             case "uapi" if found.uapi is None and _is_reachable(descriptor):
                 found.uapi = socket.socket(fileno=descriptor)
+            case "control" if found.control is None and _is_reachable(descriptor):
+                found.control = socket.socket(fileno=descriptor)
+            case "metrics" if found.metrics is None:
+                found.metrics = socket.socket(fileno=descriptor)
+            case _ if name in MEMORY:
+                found.memory[name] = descriptor
             case _:
                 log.info("descriptor %d (%s) is of no use any more", descriptor, name)
                 os.close(descriptor)

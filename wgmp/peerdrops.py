@@ -12,19 +12,19 @@ total is 0, and a peer without a drop costs its 8 bytes.
 from __future__ import annotations
 
 from wgmp.protocol.outcome import DropReason
-from wgmp.shm import WORD_BYTES, Segment
+from wgmp.shm import WORD_BYTES, LastingMemory, Segment, make
 
 BLOCK_WORDS = 64
 
 
 class PeerDrops:
-    """The drops of the peers in `rows` rows. `bytes`: the whole memory."""
+    """The drops of the peers in `rows` rows, in `memory` if that is given. `bytes`: all of them."""
 
     __slots__ = ("_rows", "_words", "bytes")
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, memory: LastingMemory | None = None) -> None:
         self._rows = rows
-        segment = Segment("peer drops", rows * (1 + BLOCK_WORDS) * WORD_BYTES)
+        segment = make(memory, "peer drops", rows * (1 + BLOCK_WORDS) * WORD_BYTES, Segment)
         self.bytes = segment.bytes
         self._words = segment.words
 

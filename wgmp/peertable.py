@@ -33,7 +33,7 @@ from wgmp.orders import row_of
 from wgmp.peerdrops import PeerDrops
 from wgmp.protocol.outcome import DropReason, Endpoint
 from wgmp.record import ENDPOINT_BYTES, pack_endpoint, unpack_endpoint
-from wgmp.shm import WORD_BYTES, Segment
+from wgmp.shm import WORD_BYTES, LastingMemory, Segment, make
 
 ROWS = 16_384
 ROW_WORDS = 16
@@ -62,13 +62,16 @@ class PeerFigures:
 
 
 class PeerTable:
-    """The rows of all peers. `bytes`: their memory; `peer_drops`: each peer's drops."""
+    """The rows of all peers, in `memory` if that is given.
 
-    def __init__(self) -> None:
-        self._segment = Segment("peers", ROWS * ROW_WORDS * WORD_BYTES)
+    `bytes`: all rows; `peer_drops`: each peer's drops.
+    """
+
+    def __init__(self, memory: LastingMemory | None = None) -> None:
+        self._segment = make(memory, "peers", ROWS * ROW_WORDS * WORD_BYTES, Segment)
         self._words = self._segment.words
         self.bytes = self._segment.bytes
-        self.peer_drops = PeerDrops(ROWS)
+        self.peer_drops = PeerDrops(ROWS, memory)
 
     def set_owner(self, peer: int, worker: int) -> None:
         """Supervisor: let `worker` own the peer from now on."""
@@ -213,10 +216,10 @@ class PeerRow:
 
 
 class IndexTable:
-    """Which row a receiver index belongs to. `bytes`: the entries' memory."""
+    """Which row a receiver index belongs to; in `memory` if that is given. `bytes`: all entries."""
 
-    def __init__(self) -> None:
-        segment = Segment("indices", INDEX_ENTRIES * WORD_BYTES)
+    def __init__(self, memory: LastingMemory | None = None) -> None:
+        segment = make(memory, "indices", INDEX_ENTRIES * WORD_BYTES, Segment)
         self.bytes = segment.bytes
         self._words = segment.words
 

@@ -77,24 +77,30 @@ async def reshard(gateway: Gateway, workers: int) -> None:
         raise ControlError("a capture is running: end it, then change the workers")
     fabric = old.succeed(build(old.topology.shape, workers))
     newcomers = gateway.recruit(fabric)
-    if not await _are_ready(newcomers):
+    if not await are_ready(newcomers):
         await gateway.dismiss(newcomers)
         gateway.keep(old)
         raise ControlError("a process of the new generation did not start: see the log")
     started = asyncio.get_running_loop().time()
-    leaving = list(gateway.children.values())
-    gateway.send_all(leaving, [Drain()])
-    await _drained(old, leaving)
-    # One that died meanwhile has not been replaced, and may have left anything.
-    nobody_died = len(leaving) == len(old.topology.processes)
-    orderly = await _end(leaving) and nobody_died
+    orderly = await leave(gateway)
     gateway.begin(fabric, newcomers, orderly)
     old.retire(fabric)
     pause = asyncio.get_running_loop().time() - started
     gateway.events.publish(WorkersChanged(before=before, workers=workers, pause_s=pause))
 
 
-async def _are_ready(newcomers: Sequence[Child]) -> bool:
+async def leave(gateway: Gateway) -> bool:
+    """Let all processes work off what they have and end; return whether all did so in order."""
+    leaving = list(gateway.children.values())
+    gateway.send_all(leaving, [Drain()])
+    await _drained(gateway.fabric, leaving)
+    # One that died meanwhile has not been replaced, and may have left anything.
+    nobody_died = len(leaving) == len(gateway.fabric.topology.processes)
+    return await _end(leaving) and nobody_died
+
+
+async def are_ready(newcomers: Sequence[Child]) -> bool:
+    """Wait until processes wait to begin, or for so long; return whether all of them do."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_READY_LIMIT_S):
             for child in newcomers:

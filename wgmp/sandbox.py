@@ -52,6 +52,9 @@ _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 
 _USERS = ("wgmp", "nobody")
 
+# Roles keep session memory out of swap (sessions.py: a page for each row of the peer table).
+_LOCKED_BYTES = 128 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
@@ -150,6 +153,8 @@ def narrow_supervisor() -> None:
 
     Those it does not have it does not get. Raises OSError.
     """
+    with contextlib.suppress(OSError, ValueError):  # no CAP_SYS_RESOURCE: limited from outside
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (_LOCKED_BYTES, _LOCKED_BYTES))
     for capability in range(64):
         if capability not in _KEPT and _in_bounding_set(capability):
             with contextlib.suppress(PermissionError):  # no CAP_SETPCAP: bounded from outside

@@ -48,8 +48,9 @@ class Service:
     def up(self) -> None:
         """Tell that traffic can flow, and go on telling that all is well."""
         supervisor = self._supervisor
-        self._manager.keep(inheritance.TUN, [supervisor.tun_descriptor])
-        self._manager.keep(inheritance.UAPI, [supervisor.uapi_descriptor])
+        for name, descriptor in supervisor.descriptors():
+            if name != inheritance.UDP:  # the supervisor sees to these, which change
+                self._manager.keep(name, [descriptor])
         self._manager.ready(self._status())
         if self._manager.watchdog_s is not None:
             interval_s = self._manager.watchdog_s / 2

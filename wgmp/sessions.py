@@ -42,7 +42,7 @@ from wgmp.protocol.constants import KEY_SIZE
 from wgmp.protocol.keypair import STATE_WORDS, Keypair
 from wgmp.protocol.keypairs import Slots
 from wgmp.protocol.noise import Identity, SessionKeys
-from wgmp.shm import PAGE_BYTES, WORD_BYTES, SecretSegment
+from wgmp.shm import PAGE_BYTES, WORD_BYTES, LastingMemory, SecretSegment, make
 
 _ROWS_PER_PEER = 3
 _ROW_WORDS = 144
@@ -56,10 +56,13 @@ _IN_USE = 1 << 3 * _SLOT_BITS
 
 
 class SessionMemory:
-    """The pages of all peers. Made before the first fork; raises OSError without memory."""
+    """The pages of all peers, in `memory` if that is given.
 
-    def __init__(self) -> None:
-        self._segment = SecretSegment("sessions", ROWS * PAGE_BYTES)
+    Made before the first fork; raises OSError without memory.
+    """
+
+    def __init__(self, memory: LastingMemory | None = None) -> None:
+        self._segment = make(memory, "sessions", ROWS * PAGE_BYTES, SecretSegment)
         self._identity = 0
 
     @property

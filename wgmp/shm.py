@@ -20,7 +20,8 @@ import mmap
 import os
 import platform
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Self, TypeVar
 
 from wgmp.errors import RingError
 
@@ -81,7 +82,7 @@ class Segment:
                 os.close(self.descriptor)
 
     @classmethod
-    def of(cls, descriptor: int) -> Segment:
+    def of(cls, descriptor: int) -> Self:
         """Map a segment of another program. Raises OSError, ValueError for what is none."""
         segment = cls.__new__(cls)
         segment.descriptor = descriptor
@@ -114,8 +115,8 @@ class SecretSegment(Segment):
 
     __slots__ = ()
 
-    def __init__(self, name: str, size: int) -> None:
-        super().__init__(name, size)
+    def _map(self) -> None:
+        super()._map()
         self._mapping.madvise(mmap.MADV_DONTDUMP)
 
     def lock(self) -> bool:
@@ -130,3 +131,35 @@ class SecretSegment(Segment):
         start = ctypes.addressof(ctypes.c_char.from_buffer(self._mapping))
         result: int = mlock2(ctypes.c_void_p(start), ctypes.c_size_t(self.size), _MLOCK_ONFAULT)
         return result == 0
+
+
+_Kind = TypeVar("_Kind", bound=Segment)
+
+
+class LastingMemory:
+    """The segments that outlive a supervisor: it hands their descriptors to its successor.
+
+    `inherited`: a predecessor's descriptors by name; a segment that is not among them is new.
+    """
+
+    def __init__(self, inherited: Mapping[str, int] | None = None) -> None:
+        self._inherited = dict(inherited or {})
+        self._segments: dict[str, Segment] = {}
+
+    def segment(self, name: str, size: int, kind: type[_Kind]) -> _Kind:
+        """Return the segment of that name. Raises RingError for one of another size, OSError."""
+        descriptor = self._inherited.pop(name, None)
+        segment = kind(name, size, shared=True) if descriptor is None else kind.of(descriptor)
+        if segment.size != -(-size // PAGE_BYTES) * PAGE_BYTES:
+            raise RingError(f"the inherited memory {name!r} has {segment.size} bytes, not {size}")
+        self._segments[name] = segment
+        return segment
+
+    def descriptors(self) -> list[tuple[str, int]]:
+        """Return a descriptor of each segment, with its name. They stay this process's."""
+        return [(name, segment.descriptor) for name, segment in self._segments.items()]
+
+
+def make(memory: LastingMemory | None, name: str, size: int, kind: type[_Kind]) -> _Kind:
+    """Return a segment that lasts in `memory`, or one that does not."""
+    return kind(name, size) if memory is None else memory.segment(name, size, kind)

@@ -22,7 +22,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 
 from wgmp import inheritance, logs, memory, netlink, offload, tun, udp
@@ -34,6 +34,7 @@ from wgmp.events import ConfigurationChanged, RoleRestarted
 from wgmp.fabric import Fabric
 from wgmp.fastpath.interface import FastPath
 from wgmp.hangwatch import ABORT_GRACE_S, LOOK_EVERY_S, HangWatch
+from wgmp.inheritance import Inheritance
 from wgmp.linkwatch import LinkWatch
 from wgmp.logs import LogLevel
 from wgmp.observe.names import Names, default_file
@@ -57,9 +58,11 @@ from wgmp.orders import (
 from wgmp.peertable import ROWS
 from wgmp.process import boottime
 from wgmp.rehearsal import rehearse
-from wgmp.resharding import reshard
+from wgmp.resharding import are_ready, leave, reshard
 from wgmp.role import Devices
 from wgmp.sandbox import OFF, Sandbox
+from wgmp.shm import LastingMemory
+from wgmp.succession import Predecessor, guarding
 from wgmp.systemd import NOBODY, Manager
 from wgmp.topology import ProcessRow, Topology
 from wgmp.uapi_server import UapiServer
@@ -91,9 +94,9 @@ class Supervisor:
 
     `uapi`: the listening socket and its path. `offloads_wanted`: use those the kernel has.
     `silent`: roles print nothing (a daemon's). `limits`: what roles run under. `shared_sessions`:
-    they outlive a worker. `inherited`: UDP sockets to begin with, instead of new ones; `manager`
-    keeps them. `fastpath`: None for the best there is. Raises SocketError, RingError at once;
-    `run` raises RoleError when a role cannot start or keeps dying.
+    they outlive a worker. `inherited`: UDP sockets and memory to begin with, instead of new ones;
+    `manager` keeps the sockets. `fastpath`: None for the best there is. Raises SocketError,
+    RingError at once; `run` raises RoleError when a role cannot start or keeps dying.
     """
 
     def __init__(
@@ -106,12 +109,13 @@ class Supervisor:
         silent: bool = False,
         limits: Sandbox = OFF,
         shared_sessions: bool = True,
-        inherited: Sequence[socket.socket] = (),
+        inherited: Inheritance | None = None,
         manager: Manager = NOBODY,
         fastpath: FastPath | None = None,
     ) -> None:
         self.interface = interface
-        self._inherited = list(inherited)
+        inherited = inherited or Inheritance()
+        self._inherited = inherited.udp
         self._manager = manager
         self.sandbox = limits
         self.pid = os.getpid()
@@ -120,13 +124,21 @@ class Supervisor:
         self._silent = silent
         self.topology = topology
         rehearse()
-        self.fabric = Fabric(topology, shared_sessions, fastpath=fastpath)
+        self.memory = LastingMemory(inherited.memory)
+        self.fabric = Fabric(
+            topology,
+            shared_sessions,
+            fastpath=fastpath,
+            memory=self.memory,
+            roles=inherited.roles,
+        )
         self.events = EventHub()
         self._replay_watch = ReplayWatch(self.fabric.counters, self.events)
         self.device = Device(self, capacity=ROWS)
         self.children: dict[str, Child] = {}
         self._newcomers: list[Child] = []
-        self._resharding = asyncio.Lock()
+        self._leaving = False
+        self._changing = asyncio.Lock()
         self.restarts: dict[str, int] = {row.name: 0 for row in topology.processes}
         self.hangs: dict[str, int] = {row.name: 0 for row in topology.processes}
         self._hang_watch = HangWatch(self.fabric.counters)
@@ -172,37 +184,43 @@ class Supervisor:
         for sock in self._sockets:
             udp.set_mark(sock, mark)
 
-    @property
-    def tun_descriptor(self) -> int:
-        """The TUN, to be handed on."""
-        return self._tun.descriptor
-
-    @property
-    def uapi_descriptor(self) -> int:
-        """The listening socket of `wg`, to be handed on."""
-        return self._uapi.fileno()
+    def descriptors(self) -> list[tuple[str, int]]:
+        """Return what can be handed on, each with its name; they stay this process's."""
+        return [
+            (inheritance.TUN, self._tun.descriptor),
+            *((inheritance.UDP, sock.fileno()) for sock in self._sockets),
+            (inheritance.UAPI, self._uapi.fileno()),
+        ]
 
     # --- the whole run ---
 
-    async def run(self, up: contextlib.AbstractAsyncContextManager[None]) -> None:
+    async def run(
+        self,
+        up: contextlib.AbstractAsyncContextManager[None],
+        predecessor: Predecessor | None = None,
+    ) -> None:
         """Run until told to stop. `up` is entered when traffic can flow, left before it stops.
 
+        `predecessor`: works until our processes are ready, and has gone before `up` is entered.
         Everything is taken down on every way out. Raises WgmpError for what ended it otherwise
         than in order.
         """
         self._loop = loop = asyncio.get_running_loop()
-        server = UapiServer(self.device, self.fabric.peers.figures, self.publish)
+        self._server = UapiServer(self.device, self.fabric.peers.figures, self.publish)
         try:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, self.stop)
             self._link_watch.start(loop)
             self._tick(loop.time())
             self._look_for_hangs()
-            for row in self.topology.processes:
-                self._spawn(row)
-            await self._wait_until_ready()
+            if predecessor is None:
+                for row in self.topology.processes:
+                    self._spawn(row)
+                await self._wait_until_ready()
+            else:
+                await self._follow(predecessor)
             if not self._stopping.is_set():
-                await server.start(self._uapi)
+                await self._server.start(self._uapi)
                 async with up:
                     log.info("%s is up: %s", self.interface, describe(self.topology))
                     await self._watch_socket()
@@ -211,7 +229,7 @@ class Supervisor:
             self._link_watch.stop()
             self._remove_socket()
             self.events.close()
-            await server.stop()
+            await self._server.stop()
             await self._stop_children()
             for sock in self._sockets:
                 sock.close()
@@ -232,9 +250,7 @@ class Supervisor:
 
     async def set_workers(self, count: int) -> None:
         """Let there be `count` workers. Raises ControlError, and nothing has changed."""
-        if self._resharding.locked():
-            raise ControlError("the workers are being changed already: wait a moment")
-        async with self._resharding:
+        async with self.change_of_processes():
             await reshard(self, count)
 
     def publish(self) -> None:
@@ -356,6 +372,45 @@ class Supervisor:
                 del self.children[child.row.name]
                 self._replace(child.row)
 
+    # --- another supervisor before us or after us (handover.py, succession.py) ---
+
+    async def _follow(self, predecessor: Predecessor) -> None:
+        """Let our processes begin where those of another supervisor have ended."""
+        with guarding(predecessor):
+            newcomers = self._newcomers = [
+                self._fork(row, self.fabric) for row in self.topology.processes
+            ]
+            if not await are_ready(newcomers):
+                raise RoleError("a process did not start: see the log")
+            self.begin(self.fabric, newcomers, await predecessor.give_way())
+            await predecessor.go()
+
+    @contextlib.asynccontextmanager
+    async def change_of_processes(self) -> AsyncIterator[None]:
+        """Keep other changes of all processes away. Raises ControlError when one goes on."""
+        if self._changing.locked():
+            raise ControlError("the processes are being changed already: wait a moment")
+        async with self._changing:
+            yield
+
+    async def hold(self) -> None:
+        """Take no change of the configuration from now on: whoever asks waits."""
+        self._uapi = self._uapi.dup()
+        await self._server.stop()
+
+    async def leave(self) -> bool:
+        """End all processes; return whether all ended in order."""
+        self._leaving = True
+        return await leave(self)
+
+    async def resume(self) -> None:
+        """Undo `hold`, and `leave`."""
+        self._leaving = False
+        for row in self.topology.processes:
+            if row.name not in self.children:
+                self._spawn(row)
+        await self._server.start(self._uapi)
+
     def _take_reports(self, child: Child) -> None:
         """Take all that a role has reported by now."""
         assert self._loop is not None
@@ -400,7 +455,7 @@ class Supervisor:
         if self.children.get(name) is not child:
             return  # it never began
         del self.children[name]
-        if self._stopping.is_set() or self._newcomers:
+        if self._stopping.is_set() or self._newcomers or self._leaving:
             return
         if not child.ready and not self.restarts[name]:
             self.stop(RoleError(f"{name} {how} before it was ready"))
@@ -430,7 +485,8 @@ class Supervisor:
         Two of one role would write the same rings.
         """
         vacant = row in self.topology.processes and row.name not in self.children
-        if vacant and not self._newcomers and not self._stopping.is_set():
+        busy = self._newcomers or self._leaving or self._stopping.is_set()
+        if vacant and not busy:
             self._spawn(row)
 
     async def _stop_children(self) -> None:

@@ -81,6 +81,18 @@ class Systemd:
         assert found is not None
         return found
 
+    def wait_for_line(self, beginning: str, after: int = 0) -> list[str]:
+        """Wait for a message whose first line begins so, as `wait_for` does."""
+
+        def heard() -> list[str] | None:
+            self.listen()
+            messages = self.messages[after:]
+            return next((lines for lines in messages if lines[0].startswith(beginning)), None)
+
+        found = wait_for(heard, 10.0, beginning)
+        assert found is not None
+        return found
+
     def listen(self) -> None:
         """Take what was said by now, and the descriptors that came with it."""
         while True:

@@ -145,6 +145,29 @@ def test_the_watchdog_is_fed_and_the_end_is_told(service: Service) -> None:
     assert [name for name, _ in service.systemd.kept if name == "uapi"] == []
 
 
+def test_systemd_hears_who_the_service_is_after_an_upgrade(service: Service) -> None:
+    space, systemd = service.space, service.systemd
+    service.start(WATCHDOG_USEC="400000")
+    assert service.pings()
+    handshake = service.show("latest-handshakes")
+    heard = len(systemd.messages)
+    space.run(WGMP, "upgrade", service.interface)
+    (line,) = systemd.wait_for_line("MAINPID=", after=heard)
+    systemd.wait_for("READY=1", after=systemd.messages.index([line]))
+    systemd.wait_for("WATCHDOG=1", after=len(systemd.messages))
+    assert service.pings()
+    assert service.show("latest-handshakes") == handshake
+    os.kill(int(line.removeprefix("MAINPID=")), signal.SIGTERM)
+    wait_for(lambda: not space.processes(), 8, "the successor ends")
+    systemd.listen()
+    assert ["STOPPING=1"] in systemd.messages
+    assert service.interface not in _addresses_of_all(space)
+
+
+def _addresses_of_all(space: Namespace) -> str:
+    return space.run("ip", "-4", "address", "show").stdout
+
+
 def _index(space: Namespace, interface: str) -> str:
     return space.run("ip", "-o", "link", "show", "dev", interface).stdout.partition(":")[0]
 

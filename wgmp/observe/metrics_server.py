@@ -76,6 +76,11 @@ class MetricsServer:
         self._server: asyncio.AbstractServer | None = None
         self._clients = 0
 
+    @property
+    def descriptor(self) -> int:
+        """The listening socket, to be handed on."""
+        return self._listener.fileno()
+
     async def start(self) -> None:
         """Begin to answer."""
         self._server = await asyncio.start_server(

@@ -1,0 +1,87 @@
+"""A running gateway as handover.py sees it: what it holds, what it leaves, how it ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from msgspec import structs
+
+from wgmp import handover, inheritance
+from wgmp.control import Upgraded
+from wgmp.errors import ControlError
+from wgmp.estate import ESTATE, Estate, peers_of, write
+from wgmp.opening import Opened
+from wgmp.options import Options
+from wgmp.systemd import Manager
+
+
+class Departure:
+    """The gateway `opened`, started with `options`, a service of `manager`."""
+
+    def __init__(self, opened: Opened, options: Options, manager: Manager) -> None:
+        self.interface = opened.supervisor.interface
+        self._supervisor = opened.supervisor
+        self._server = opened.control
+        self._metrics = opened.metrics
+        self._options = options
+        self._manager = manager
+
+    async def upgrade(self, program: Sequence[str]) -> Upgraded:
+        """Let `program` take over; this process has nothing to do any more when that is done.
+
+        Raises ControlError, and the gateway goes on.
+        """
+        if os.getpid() == 1:
+            raise ControlError("this gateway is process 1, which cannot be another: start it anew")
+        if self._supervisor.fabric.taps.busy:
+            raise ControlError("a capture is running: end it, then upgrade")
+        async with self._supervisor.change_of_processes():
+            pid, version, pause_s = await handover.hand_over(self, program)
+        self._manager.succeeded_by(pid)
+        return Upgraded(pid, version, pause_s)
+
+    async def hold(self) -> None:
+        """Take no request from now on: whoever asks waits."""
+        self._server.hold()
+        await self._supervisor.hold()
+
+    async def resume(self) -> None:
+        """Take requests again; processes that were ended are forked again."""
+        await self._supervisor.resume()
+        await self._server.start()
+
+    async def leave(self) -> bool:
+        """End all processes; return whether they ended in order."""
+        return await self._supervisor.leave()
+
+    def bequeath(self) -> list[tuple[str, int]]:
+        """Return copies of all that goes to the successor, each with its name."""
+        supervisor = self._supervisor
+        named = [
+            *supervisor.descriptors(),
+            (inheritance.CONTROL, self._server.descriptor),
+            *supervisor.memory.descriptors(),
+        ]
+        if self._metrics is not None:
+            named.append((inheritance.METRICS, self._metrics.descriptor))
+        copies = [(name, os.dup(descriptor)) for name, descriptor in named]
+        return [(ESTATE, write(self._estate())), *copies]
+
+    def _estate(self) -> Estate:
+        supervisor, device = self._supervisor, self._supervisor.device
+        options = structs.replace(
+            self._options,
+            interface=supervisor.interface,
+            topology=supervisor.topology.shape,
+            workers=supervisor.topology.workers,
+            tun_fd=None,
+            uapi_fd=None,
+        )
+        return Estate(
+            options,
+            list(supervisor.fabric.counters),
+            device.private_key,
+            device.generations,
+            peers_of(device),
+        )

@@ -1,0 +1,197 @@
+"""Handing a running gateway to a newly installed program: the side of the one that leaves.
+
+| | this supervisor | the new program (succession.py) |
+|---|---|---|
+| 1 | starts it, with one end of a socket pair | loads Python and all modules; Hello |
+| 2 | holds UAPI, sends the estate and all descriptors | forks its processes, which wait; Prepared |
+| 3 | its processes read nothing more, work off their rings, end; Go | waits |
+| 4 | | its processes begin, on the sessions there are; Serving |
+| 5 | tells systemd who is the service now, and is gone | tells systemd that it is up |
+
+Traffic waits from 3 to 4, in the TUN's queue and in the socket buffers. Whatever goes wrong until
+then ends the new program and nothing else; after 3 the old processes are forked again. Nothing
+is ever done by both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from wgmp.errors import ControlError
+from wgmp.estate import (
+    FORMAT,
+    MAX_MESSAGE_BYTES,
+    Bequest,
+    Go,
+    Hello,
+    Message,
+    Prepared,
+    Refused,
+    Serving,
+    decode,
+    encode,
+)
+
+log = logging.getLogger("wgmp")
+
+DESCRIPTOR_VARIABLE = "WGMP_HANDOVER"
+
+# Loading Python and the modules, on a busy machine; then thousands of peers.
+_START_LIMIT_S = 20.0
+_PREPARE_LIMIT_S = 20.0
+_BEGIN_LIMIT_S = 3.0
+
+_Awaited = TypeVar("_Awaited", bound=Message)
+
+
+class Leaving(Protocol):
+    """What is asked of the supervisor that leaves."""
+
+    interface: str
+
+    async def hold(self) -> None:
+        """Take no change of the configuration from now on; whoever asks waits."""
+
+    async def resume(self) -> None:
+        """Take changes again; processes that were ended are forked again."""
+
+    def bequeath(self) -> list[tuple[str, int]]:
+        """Return all that goes to the successor, each with its name."""
+
+    async def leave(self) -> bool:
+        """End all processes; return whether they ended in order."""
+
+
+class _FailedError(Exception):
+    """The successor did not do what it has to; `str` says what."""
+
+
+async def hand_over(gateway: Leaving, program: Sequence[str]) -> tuple[int, str, float]:
+    """Let `program` (a command that runs `wgmp`) take the gateway over.
+
+    Returns its process id, its version, and for how many seconds traffic waited. Raises
+    ControlError when it does not come up; the gateway goes on then.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    with ours:
+        with theirs:
+            successor = _start(program, gateway.interface, theirs)
+        held, roles = False, list[int]()
+        try:
+            hello = await _hear(ours, Hello, _START_LIMIT_S)
+            if hello.format != FORMAT:
+                raise _FailedError(
+                    f"version {hello.version} has another format: stop this gateway, start that one"
+                )
+            held = True
+            await gateway.hold()
+            _send_estate(ours, gateway.bequeath())
+            await _hear(ours, Prepared, _PREPARE_LIMIT_S)
+            roles = _children(successor.pid)
+            started = asyncio.get_running_loop().time()
+            orderly = await gateway.leave()
+            ours.send(encode(Go(orderly)))
+            await _hear(ours, Serving, _BEGIN_LIMIT_S)
+        except (_FailedError, OSError) as error:
+            successor.kill()
+            successor.wait()
+            await _all_gone(roles)
+            if held:
+                await gateway.resume()
+            raise ControlError(f"the new program did not take over: {error}") from error
+        pause_s = asyncio.get_running_loop().time() - started
+        for descriptor in roles:
+            os.close(descriptor)
+        return successor.pid, hello.version, pause_s
+
+
+def _start(
+    program: Sequence[str], interface: str, theirs: socket.socket
+) -> subprocess.Popen[bytes]:
+    command = [*program, "supervise", interface, "--foreground"]
+    environment = {**os.environ, DESCRIPTOR_VARIABLE: str(theirs.fileno())}
+    environment.pop("WATCHDOG_PID", None)  # it will be another
+    try:
+        return subprocess.Popen(command, pass_fds=(theirs.fileno(),), env=environment)
+    except OSError as error:
+        raise ControlError(f"{program[0]} cannot be run: {error.strerror}") from error
+
+
+def _children(pid: int) -> list[int]:
+    """Return a descriptor (pidfd) of each child of a process."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(ProcessLookupError):
+            found.append(os.pidfd_open(int(child)))
+    return found
+
+
+async def _all_gone(processes: list[int]) -> None:
+    """Wait until processes whose parent has ended have ended too, which may take a moment.
+
+    A session must never have two workers. The descriptors are closed.
+    """
+    for descriptor in processes:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        await _readable(descriptor)
+        os.close(descriptor)
+
+
+def _send_estate(ours: socket.socket, named: list[tuple[str, int]]) -> None:
+    names = [name for name, _ in named]
+    descriptors = [descriptor for _, descriptor in named]
+    try:
+        socket.send_fds(ours, [encode(Bequest(names))], descriptors)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+async def _hear(ours: socket.socket, awaited: type[_Awaited], limit_s: float) -> _Awaited:
+    """Return the successor's next message, which must be of this kind."""
+    try:
+        async with asyncio.timeout(limit_s):
+            message = await _receive(ours)
+    except TimeoutError:
+        raise _FailedError(f"it said nothing for {limit_s:.0f} s") from None
+    match message:
+        case awaited():
+            return message
+        case Refused(reason):
+            raise _FailedError(reason)
+        case None:
+            raise _FailedError("it ended; the log may say why")
+        case _:
+            raise _FailedError(f"it answered {type(message).__name__}")
+
+
+async def _receive(ours: socket.socket) -> Message | None:
+    """Return the next message, None when the other end has gone."""
+    await _readable(ours.fileno())
+    with contextlib.suppress(ConnectionError, msgspec.DecodeError):
+        return decode(ours.recv(MAX_MESSAGE_BYTES))
+    return None
+
+
+async def _readable(descriptor: int) -> None:
+    """Wait until a descriptor can be read; a process's can when it has ended."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(descriptor)

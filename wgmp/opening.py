@@ -1,0 +1,125 @@
+"""What a gateway opens before it begins, or takes over from another (inheritance.py)."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import os
+import socket
+from dataclasses import dataclass
+
+from wgmp import config as quick
+from wgmp import control, sandbox, tun, uapi_server
+from wgmp.errors import SocketError
+from wgmp.fastpath.choice import load
+from wgmp.inheritance import Inheritance
+from wgmp.observe.metrics_server import MetricsServer, bind
+from wgmp.observe.names import Names
+from wgmp.options import Options
+from wgmp.succession import Predecessor
+from wgmp.supervisor import Supervisor
+from wgmp.systemd import Manager
+from wgmp.topology import choose
+
+log = logging.getLogger("wgmp")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a gateway is started with. `config`: None for none, or if the estate has it all."""
+
+    interface: str
+    options: Options
+    config: quick.QuickConfig | None
+    inherited: Inheritance
+    manager: Manager
+    predecessor: Predecessor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A gateway with all that it needs, and the servers of its sockets."""
+
+    supervisor: Supervisor
+    uapi: socket.socket
+    control: control.ControlServer
+    metrics: MetricsServer | None
+
+    async def answer(self) -> None:
+        """Begin to answer `wgmp`, and whoever reads metrics."""
+        await self.control.start()
+        if self.metrics is not None:
+            await self.metrics.start()
+
+    def close(self) -> None:
+        """Stop answering, and leave no path behind."""
+        self.control.stop()
+        if self.metrics is not None:
+            self.metrics.stop()
+        _remove(self.uapi)
+
+
+def open_gateway(start: Start) -> Opened:
+    """Open what is not inherited. Raises WgmpError, and leaves nothing open then."""
+    interface, options, inherited = start.interface, start.options, start.inherited
+    topology = choose(options.topology, options.workers, len(os.sched_getaffinity(0)))
+    limits = sandbox.decide(options.sandbox, options.user)
+    descriptor = _tun_descriptor(start)
+    os.set_blocking(descriptor, False)
+    uapi = inherited.uapi or _uapi_listener(options.uapi_fd, interface)
+    try:
+        supervisor = Supervisor(
+            interface,
+            descriptor,
+            uapi,
+            topology,
+            offloads_wanted=options.offload,
+            silent=not options.foreground,
+            limits=limits,
+            shared_sessions=options.shared_sessions,
+            inherited=inherited,
+            manager=start.manager,
+            fastpath=load(options.fastpath),
+        )
+        metrics = _metrics(start, supervisor)
+        listener = inherited.control or uapi_server.bind_socket(control.socket_path(interface))
+    except OSError as error:
+        _remove(uapi)
+        raise SocketError(f"cannot open the UDP sockets: {error.strerror}") from error
+    except BaseException:
+        _remove(uapi)
+        raise
+    if options.config is not None:
+        supervisor.names = Names([options.config])
+    return Opened(supervisor, uapi, control.ControlServer(listener, supervisor), metrics)
+
+
+def _tun_descriptor(start: Start) -> int:
+    for given in (start.options.tun_fd, start.inherited.tun):
+        if given is not None:
+            return given
+    return tun.open_tun(start.interface)
+
+
+def _metrics(start: Start, supervisor: Supervisor) -> MetricsServer | None:
+    """Listen where the options say; raises SocketError."""
+    address = start.options.metrics
+    if address is None:
+        return None
+    if not ipaddress.ip_address(address[0]).is_loopback:
+        log.warning("metrics on %s tell everyone there the peers' keys and endpoints", address[0])
+    return MetricsServer(start.inherited.metrics or bind(*address), supervisor)
+
+
+def _uapi_listener(descriptor: int | None, interface: str) -> socket.socket:
+    if descriptor is None:
+        return uapi_server.bind_socket(uapi_server.socket_path(interface))
+    return socket.socket(fileno=descriptor)
+
+
+def _remove(listener: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        path = listener.getsockname()
+        listener.close()
+        os.unlink(path)
