@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
+import os
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -30,7 +32,8 @@ from wgmp.agent.gateway_process import GatewayProcess
 from wgmp.agent.leftovers import Ledger
 from wgmp.agent.lifecycle import Event, State, after
 from wgmp.agent.settings import AgentSettings, NetworkSettings
-from wgmp.errors import CommandError, ControlError, WgmpError
+from wgmp.agent.uapi_client import GatewayRefusedError
+from wgmp.errors import CommandError, ControlError, SocketError, WgmpError
 from wgmp.manage import link
 from wgmp.manage.journal import Journal
 from wgmp.manage.runner import Runner
@@ -159,7 +162,7 @@ class Network:
                 undo.callback(self._ledger.remove, self.name)
                 self.public_key = keys.to_base64(secrets.private.public())
                 lines = device_lines.lines(None, settings, secrets, endpoints)
-                await uapi_client.change(interface, lines)
+                await _tell_gateway(settings, lines)
             undo.push_async_callback(self._take_down_link, interface, link_stays=True)
             async with self._link_turn:
                 journal = Journal.of(interface)
@@ -183,7 +186,7 @@ class Network:
             present = (await uapi_client.get(interface)).peers
             self.public_key = keys.to_base64(secrets.private.public())
             lines = device_lines.lines(before, settings, secrets, endpoints, present)
-            await uapi_client.change(interface, lines)
+            await _tell_gateway(settings, lines)
         async with self._link_turn:
             await links.change(
                 interface,
@@ -275,3 +278,16 @@ class Network:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+async def _tell_gateway(settings: NetworkSettings, lines: bytearray) -> None:
+    try:
+        await uapi_client.change(settings.interface, lines)
+    except GatewayRefusedError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+            raise
+        reason = os.strerror(error.errno)
+        port = settings.listen_port
+        raise SocketError(
+            f"UDP port {port}: {reason}: choose another listen_port", error.errno
+        ) from None

@@ -18,6 +18,14 @@ _LIMIT_S = 10.0
 _END = b"\n\n"
 
 
+class GatewayRefusedError(ControlError):
+    """A gateway refused what it was told. `errno`: as it answered."""
+
+    def __init__(self, interface: str, code: int) -> None:
+        super().__init__(f"the gateway on {interface} refuses: {os.strerror(code)}")
+        self.errno = code
+
+
 @dataclass
 class PeerView:
     """What a gateway says of a peer. `handshake_at`: seconds since 1970, 0.0 for never."""
@@ -52,7 +60,8 @@ async def get(interface: str) -> DeviceView:
 async def change(interface: str, lines: bytearray) -> None:
     """Have the gateway apply device and peer lines, each with its line end.
 
-    The lines are wiped. Raises ControlError when the gateway refuses or does not answer.
+    The lines are wiped. Raises GatewayRefusedError when the gateway refuses, and ControlError
+    when it does not answer.
     """
     lines[:0] = b"set=1\n"
     lines += b"\n"
@@ -62,7 +71,7 @@ async def change(interface: str, lines: bytearray) -> None:
         wipe(lines)
     code = int(answer.removeprefix(b"errno=").strip() or b"0")
     if code:
-        raise ControlError(f"the gateway on {interface} refuses: {os.strerror(-code)}")
+        raise GatewayRefusedError(interface, -code)
 
 
 async def _exchange(interface: str, request: bytes | bytearray) -> bytearray:
