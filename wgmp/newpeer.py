@@ -166,7 +166,7 @@ def server_section(peer: NewPeer) -> str:
     """Return the peer's section in the gateway's configuration file."""
     return _lines(
         "[Peer]",
-        peer.name and f"# {peer.name}",
+        peer.name and f"# friendly_name = {peer.name}",
         f"PublicKey = {peer.public_key}",
         peer.preshared_key and f"PresharedKey = {peer.preshared_key}",
         f"AllowedIPs = {', '.join(map(str, peer.addresses))}",

@@ -34,7 +34,7 @@ def add_to(commands: Any) -> None:
         "interface", metavar="IFACE", nargs="?", help="a running gateway to add it to"
     )
     peer.add_argument("--config", metavar="FILE", help="the gateway's configuration, to add it to")
-    peer.add_argument("--name", metavar="NAME", default="", help="whose it is, as a comment")
+    peer.add_argument("--name", metavar="NAME", default="", help="whose it is, for `wgmp status`")
     peer.add_argument(
         "--endpoint", metavar="HOST[:PORT]", help="where the peer reaches the gateway"
     )
