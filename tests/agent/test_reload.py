@@ -74,6 +74,20 @@ def test_a_peer_that_roamed_stays_where_it_is_through_a_reload(site: Site) -> No
     assert ":40404" in site.wgmp("status", "home").stdout
 
 
+def test_a_new_key_in_its_file_is_taken_by_a_reload(site: Site) -> None:
+    site.start(site.head(), site.home())
+    before = site.public_key()
+    site.wait_for_state("running")
+    site.psk_file.write_text(site.peer.psk + "\n")
+    (site.keys / "home" / "private.key").unlink()
+    site.wgmp("reload")
+    assert site.public_key() != before
+    shown = site.space.run("wg", "show", site.interface, "public-key").stdout.strip()
+    assert shown == site.public_key()
+    site.peer.accept(site.public_key(), "10.77.0.1/32")
+    assert site.pings("10.77.0.2")
+
+
 def test_a_wrong_file_changes_nothing_and_is_told(site: Site) -> None:
     site.start(site.head(), site.home())
     site.wait_for_state("running")

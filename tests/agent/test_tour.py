@@ -9,8 +9,8 @@ import socket
 
 import pytest
 
-from tests.e2e.tunnel import WGMP, exists
-from wgmp.agent.client import Client
+from tests.e2e.tunnel import WGMP, exists, key
+from wgmp.agent.client import Client, RefusedError
 from wgmp.netns import wait_for
 
 from .site import Site
@@ -81,6 +81,20 @@ def test_a_peer_is_added_and_removed_while_traffic_flows(site: Site) -> None:
             assert "198.51.100.0/24" in routes
             names = [peer.name for peer in (await agent.status("home")).peers]
             assert sorted(names) == ["net", "peer"]
+            with pytest.raises(RefusedError, match="another peer of home is called net"):
+                await agent.add_peer("home", {**peer, "public_key": "B" * 42 + "A="})
+            async with await Client.open(site.socket) as other:  # both at once, and neither is lost
+                numbers = range(2, 6)
+                many = [
+                    {"public_key": key("pubkey", key("genkey")), "name": f"{n}"} for n in numbers
+                ]
+                await asyncio.gather(
+                    *(c.add_peer("home", p) for c, p in zip((agent, other) * 2, many, strict=True))
+                )
+                names = [peer.name for peer in (await agent.status("home")).peers]
+                assert sorted(names) == ["2", "3", "4", "5", "net", "peer"]
+                for number in numbers:
+                    await agent.remove_peer("home", f"{number}")
             await agent.remove_peer("home", "net")
             routes = site.space.run("ip", "route", "show", "dev", site.interface).stdout
             assert "198.51.100.0/24" not in routes

@@ -75,8 +75,10 @@ class Agent:
             starts = asyncio.create_task(_all(each.connect() for each in enabled))
             await self._stopping.wait()
             self._manager.stopping()
-            await _all(network.disconnect() for network in self._networks.values())
+            await self._close_all()
             await starts
+            async with self._reload_turn:
+                await self._close_all()  # what a reload has added meanwhile
         finally:
             self._server.stop()
             log.info("the agent is down")
@@ -84,6 +86,9 @@ class Agent:
     def stop(self) -> None:
         """Begin the end."""
         self._stopping.set()
+
+    async def _close_all(self) -> None:
+        await _all(network.close() for network in self._networks.values())
 
     def _add(self, name: str, settings: NetworkSettings) -> Network:
         agent = self._settings.agent
@@ -144,18 +149,25 @@ class Agent:
             peer = settings_file.peer_from(table)
         except settings_file.Misplaced as error:
             raise _refused("malformed", f"peer: {error}") from None
-        others = [other for other in network.settings.peers if other.public_key != peer.public_key]
-        if peer.name and any(peer.name == other.name for other in others):
-            raise _refused("failed", f"another peer of {network.name} has the name {peer.name}")
-        await network.change(msgspec.structs.replace(network.settings, peers=(*others, peer)))
+
+        def revise(settings: NetworkSettings) -> NetworkSettings:
+            others = [each for each in settings.peers if each.public_key != peer.public_key]
+            if peer.name and any(peer.name == other.name for other in others):
+                raise _refused("failed", f"another peer of {network.name} is called {peer.name}")
+            return msgspec.structs.replace(settings, peers=(*others, peer))
+
+        await network.change(revise)
         return _summary(network)
 
     async def _remove_peer(self, network: Network, name_or_key: str) -> api.Summary:
-        peer = network.settings.peer(name_or_key)
-        if peer is None:
-            raise _refused("failed", f"{network.name} has no peer {name_or_key}")
-        others = tuple(other for other in network.settings.peers if other is not peer)
-        await network.change(msgspec.structs.replace(network.settings, peers=others))
+        def revise(settings: NetworkSettings) -> NetworkSettings:
+            peer = settings.peer(name_or_key)
+            if peer is None:
+                raise _refused("failed", f"{network.name} has no peer {name_or_key}")
+            others = tuple(other for other in settings.peers if other is not peer)
+            return msgspec.structs.replace(settings, peers=others)
+
+        await network.change(revise)
         return _summary(network)
 
     # --- reload ---
@@ -163,7 +175,8 @@ class Agent:
     def _reload_by_signal(self) -> None:
         async def work() -> None:
             try:
-                await self.reload(None)
+                if not self._stopping.is_set():
+                    await self.reload(None)
             except WgmpError as error:
                 log.error("not reloaded: %s", error)
 
@@ -185,7 +198,7 @@ class Agent:
             done = api.Reloaded()
             for name in [name for name in self._networks if name in names]:
                 if name not in new.networks:
-                    await self._networks.pop(name).disconnect()
+                    await self._networks.pop(name).close()
                     done.removed.append(name)
             wanted = {name: new.networks[name] for name in new.networks if name in names}
             await _all(self._reload_one(name, wanted[name], done) for name in wanted)
@@ -205,7 +218,7 @@ class Agent:
             was_enabled = network.settings.enable_wireguard
             same = network.settings == settings
             (done.unchanged if same else done.changed).append(name)
-            await network.change(settings)
+            await network.change(lambda _: settings)
             newly = settings.enable_wireguard and not was_enabled
             if newly or (settings.enable_wireguard and network.state is State.FAILED):
                 await network.connect()

@@ -77,6 +77,7 @@ class Network:
         self._link_turn = link_turn
         self._tell = tell
         self._turn = asyncio.Lock()
+        self._closed = False
         self._start: asyncio.Task[None] | None = None
         self._undo = AsyncExitStack()
         self._retry: asyncio.Task[None] | None = None
@@ -88,24 +89,28 @@ class Network:
     async def connect(self) -> None:
         """Start it unless it runs; return when it carries traffic. Raises WgmpError if it fails."""
         async with self._turn:
+            if self._closed:
+                raise ControlError(f"{self.name} is being removed")
             if not self._take(Event.CONNECT):
                 return
             self._start = asyncio.create_task(self._bring_up())
+            failure: WgmpError | None = None
             try:
                 await self._start
             except asyncio.CancelledError:
-                if self.state is not State.STOPPING:
+                if self.state is State.STARTING:
                     self._take(Event.FAILURE, "interrupted")
                     raise
-                self._take(Event.DOWN)
-                raise ControlError(f"{self.name} was disconnected while it started") from None
             except WgmpError as error:
-                self._take(Event.FAILURE, str(error))
-                raise
+                failure = error
             except Exception as error:
                 log.exception("%s: this should not happen", self.name)
-                self._take(Event.FAILURE, f"internal error: {error!r}")
-                raise ControlError(f"{self.name}: internal error: {error!r}") from error
+                failure = ControlError(f"internal error: {error!r}")
+            if self.state is State.STOPPING:  # and disconnect(), which did that, goes on from here
+                raise ControlError(f"{self.name} was disconnected while it started")
+            if failure is not None:
+                self._take(Event.FAILURE, str(failure))
+                raise failure
             self._take(Event.UP)
 
     async def disconnect(self) -> None:
@@ -120,28 +125,34 @@ class Network:
                 await self._undo_all()
                 self._take(Event.DOWN)
 
-    async def change(self, settings: NetworkSettings) -> None:
-        """Make a running network what the settings say, as `wg syncconf` does.
+    async def close(self) -> None:
+        """Disconnect it for good: whoever wants to connect it comes too late."""
+        self._closed = True
+        await self.disconnect()
 
-        Sessions with peers that stay as they are go on. Raises WgmpError, and then the old
-        settings stay in force as far as they still are. A network that does not run takes
-        the new ones when it starts.
+    async def change(self, revise: Callable[[NetworkSettings], NetworkSettings]) -> None:
+        """Make a running network what its revised settings say, as `wg syncconf` does.
+
+        `revise` is given the settings as they are when it is this change's turn. Sessions with
+        peers that stay as they are go on. Raises WgmpError, and then the old settings stay in
+        force as far as they still are. A network that does not run takes the new ones when it
+        starts. Key files are read again.
         """
         async with self._turn:
-            before, self.settings = self.settings, settings
-            if self.state is not State.RUNNING or settings == before:
+            before = self.settings
+            self.settings = revise(before)
+            if self.state is not State.RUNNING:
                 return
-            if settings.interface != before.interface:
-                self._take(Event.DISCONNECT)
-                await self._undo_all()
-                self._take(Event.DOWN)
-            else:
+            if self.settings.interface == before.interface:
                 try:
                     await self._sync(before)
                 except WgmpError:
                     self.settings = before
                     raise
                 return
+            self._take(Event.DISCONNECT)
+            await self._undo_all()
+            self._take(Event.DOWN)
         await self.connect()
 
     # --- the steps ---
