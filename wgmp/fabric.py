@@ -8,7 +8,7 @@ tables and sessions go on from the old fabric to the new one (`Fabric.succeed`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from wgmp.counters import Counter, Counters, create_counters
@@ -81,19 +81,21 @@ class Fabric:
                 self.counters[row.name] = Counters(self._counters, len(self.counters))
 
     def succeed(self, topology: Topology) -> Fabric:
-        """Return the fabric of another topology, which takes this one's place.
+        """Return the fabric of another topology, which is to take this one's place."""
+        return Fabric(topology, predecessor=self)
 
-        Processes forked from now on do not inherit the old rings, until `keep`.
-        """
-        successor = Fabric(topology, predecessor=self, fastpath=self.fastpath)
+    def keep_from_children(self, keep: bool = True) -> None:
+        """Let processes forked from now on not inherit this topology's rings; or let them."""
         for segment in (*self.rings.values(), *self.taps.rings.values()):
-            segment.keep_from_children()
-        return successor
+            segment.keep_from_children(keep)
 
-    def keep(self) -> None:
-        """Be the fabric of processes to come after all: there is no successor."""
-        for segment in (*self.rings.values(), *self.taps.rings.values()):
-            segment.keep_from_children(False)
+    def waiting(self, processes: Container[str]) -> int:
+        """Return how many records wait in the rings that these processes, by name, consume."""
+        return sum(
+            RingView(self.rings[row.name]).figures()["depth"]
+            for row in self.topology.rings
+            if self.topology.process_of(row.consumer) in processes
+        )
 
     def retire(self, successor: Fabric) -> None:
         """All processes of this topology have ended: close what is open, and the books."""

@@ -12,6 +12,7 @@ packets wait in the TUN's queue and in the socket buffers. None is lost and none
 the new generation reads what the old one left. It is the same for every change of the topology.
 
 Should a process of the new generation not come up, the old one goes on as if nothing had been.
+One of the old that dies is replaced up to 1; from 2 on what waits for it is lost.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ class Gateway(Protocol):
     async def dismiss(self, newcomers: Sequence[Child]) -> None:
         """End processes that were recruited."""
 
-    def keep(self, fabric: Fabric) -> None:
-        """Go on with the fabric there is, and replace what died meanwhile."""
+    def hand_over(self) -> list[Child]:
+        """Replace nobody until `begin`; return the processes that are to leave."""
 
     def begin(self, fabric: Fabric, newcomers: Sequence[Child], orderly: bool) -> None:
         """Let the newcomers begin in the place of those who have ended, in order or not."""
@@ -79,7 +80,6 @@ async def reshard(gateway: Gateway, workers: int) -> None:
     newcomers = gateway.recruit(fabric)
     if not await are_ready(newcomers):
         await gateway.dismiss(newcomers)
-        gateway.keep(old)
         raise ControlError("a process of the new generation did not start: see the log")
     started = asyncio.get_running_loop().time()
     orderly = await leave(gateway)
@@ -91,12 +91,12 @@ async def reshard(gateway: Gateway, workers: int) -> None:
 
 async def leave(gateway: Gateway) -> bool:
     """Let all processes work off what they have and end; return whether all did so in order."""
-    leaving = list(gateway.children.values())
+    leaving = gateway.hand_over()
     gateway.send_all(leaving, [Drain()])
     await _drained(gateway.fabric, leaving)
-    # One that died meanwhile has not been replaced, and may have left anything.
-    nobody_died = len(leaving) == len(gateway.fabric.topology.processes)
-    return await _end(leaving) and nobody_died
+    # One that has died and was not replaced may have left anything.
+    nobody_missed = len(leaving) == len(gateway.fabric.topology.processes)
+    return await _end(leaving) and nobody_missed
 
 
 async def are_ready(newcomers: Sequence[Child]) -> bool:
@@ -109,12 +109,12 @@ async def are_ready(newcomers: Sequence[Child]) -> bool:
 
 
 async def _drained(fabric: Fabric, leaving: Sequence[Child]) -> None:
-    """Wait until nothing is read any more and all rings are empty, or for so long."""
+    """Wait until nothing is read any more and the rings of the living are empty, or so long."""
     try:
         async with asyncio.timeout(_DRAIN_LIMIT_S):
             for child in leaving:
                 await child.drained.wait()
-            while any(ring["depth"] for ring in fabric.ring_figures()):
+            while fabric.waiting([each.row.name for each in leaving if not each.ended.is_set()]):
                 await asyncio.sleep(_POLL_S)
     except TimeoutError:
         log.warning("records are left in the rings of the old workers, and lost")

@@ -330,6 +330,7 @@ class Supervisor:
 
         Raises ControlError when there cannot be so many; those that were forked have no part.
         """
+        self.fabric.keep_from_children()
         try:
             for row in fabric.topology.processes:
                 self._newcomers.append(self._fork(row, fabric))
@@ -337,8 +338,9 @@ class Supervisor:
             for child in self._newcomers:
                 child.kill()
             self._newcomers = []
-            self.keep(self.fabric)
             raise ControlError(f"no more processes can be started: {error.strerror}") from error
+        finally:
+            self.fabric.keep_from_children(False)
         return self._newcomers
 
     async def dismiss(self, newcomers: Sequence[Child]) -> None:
@@ -349,18 +351,17 @@ class Supervisor:
                 child.kill()
                 await child.ended.wait()
 
-    def keep(self, fabric: Fabric) -> None:
-        """Go on with the fabric there is, and replace what died meanwhile."""
-        fabric.keep()
-        for row in fabric.topology.processes:
-            if row.name not in self.children:
-                self._spawn(row)
+    def hand_over(self) -> list[Child]:
+        """Replace nobody until `begin`; return the processes that are to leave."""
+        self._leaving = True
+        return list(self.children.values())
 
     def begin(self, fabric: Fabric, newcomers: Sequence[Child], orderly: bool) -> None:
         """Let the newcomers begin in the place of those who have ended, in order or not."""
         self.fabric, self.topology = fabric, fabric.topology
         self.children = {child.row.name: child for child in newcomers}
         self._newcomers = []
+        self._leaving = False
         for name in self.children:
             self.restarts.setdefault(name, 0)
             self.hangs.setdefault(name, 0)
@@ -455,7 +456,7 @@ class Supervisor:
         if self.children.get(name) is not child:
             return  # it never began
         del self.children[name]
-        if self._stopping.is_set() or self._newcomers or self._leaving:
+        if self._stopping.is_set() or self._leaving:
             return
         if not child.ready and not self.restarts[name]:
             self.stop(RoleError(f"{name} {how} before it was ready"))
@@ -485,8 +486,7 @@ class Supervisor:
         Two of one role would write the same rings.
         """
         vacant = row in self.topology.processes and row.name not in self.children
-        busy = self._newcomers or self._leaving or self._stopping.is_set()
-        if vacant and not busy:
+        if vacant and not self._leaving and not self._stopping.is_set():
             self._spawn(row)
 
     async def _stop_children(self) -> None:
