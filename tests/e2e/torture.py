@@ -162,7 +162,8 @@ def torture(
     findings = Findings()
     handshakes = sum(map(_handshakes, gateways))
     tap = Wiretap(ends.left.namespace, _outer_interface(ends.left.namespace))
-    seconds = kills * interval_s + 2 * _SETTLE_S
+    # Longer than all kills and the waits for changes take: then nothing moves any more.
+    seconds = kills * (1.1 * interval_s + 0.2 * resharding) + 2 * _SETTLE_S
     flows = [
         flow(ends.left, ends.right, 5201, seconds),
         flow(ends.right, ends.left, 5202, seconds),
