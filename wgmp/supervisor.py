@@ -401,7 +401,6 @@ class Supervisor:
 
     async def leave(self) -> bool:
         """End all processes; return whether all ended in order."""
-        self._leaving = True
         return await leave(self)
 
     async def resume(self) -> None:
