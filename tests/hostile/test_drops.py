@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from roles.rig import DEVICES, GATEWAY_INNER, HERE, INNER, Rig, packet
 
+from wgmp import control
 from wgmp.counters import Counters
 from wgmp.netns import wait_for
 from wgmp.offload import Offloads
@@ -210,6 +211,16 @@ def test_a_drop_is_counted_by_its_reason(site: Site, reason: DropReason) -> None
 def _scraped(site: Site, reason: str) -> float:
     (count,) = (s.value for s in site.scrape()["wgmp_drops_total"] if s.labels["reason"] == reason)
     return count
+
+
+@pytest.mark.root
+def test_the_books_balance_after_every_one_of_them(site: Site) -> None:
+    def unexplained() -> dict[str, int]:
+        stages = control.ask_stats(site.gateway.interface).stages
+        return {stage.name: stage.unexplained for stage in stages if stage.unexplained}
+
+    # Peers that were called are called again, so the books are read again, too.
+    wait_for(lambda: not unexplained(), 5, "every packet is accounted for")
 
 
 @pytest.mark.root
