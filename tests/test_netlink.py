@@ -1,18 +1,16 @@
-"""The kernel's events: as it says them, mangled, and lost."""
+"""The kernel's events: as it says them, and mangled."""
 
 from __future__ import annotations
 
-import errno
 import socket
 import struct
-from typing import ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wgmp import netlink
-from wgmp.netlink import EventsLost, LinkChanged, LinkDeleted, RoutesChanged
+from wgmp.netlink import LinkChanged, LinkDeleted, RoutesChanged
 
 NEWLINK, DELLINK, NEWROUTE, DELROUTE, NEWADDR, NEWRULE, DELRULE = 16, 17, 24, 25, 20, 32, 33
 MTU_ATTRIBUTE = struct.pack("=HHI", 8, 4, 1380)
@@ -52,23 +50,6 @@ def test_whatever_the_message_parsing_ends_without_raising(
 ) -> None:
     whole = {"": b"", "link": message(NEWLINK, link(1, 1, garbage)), "attribute": MTU_ATTRIBUTE}
     list(netlink.parse(whole[head][: cut or None] + garbage))
-
-
-def test_lost_events_are_told_and_reading_goes_on() -> None:
-    class Overrun(socket.socket):
-        errors: ClassVar[list[OSError]] = [OSError(errno.ENOBUFS, "No buffer space available")]
-
-        def recv(self, size: int, flags: int = 0) -> bytes:
-            if self.errors:
-                raise self.errors.pop()
-            return super().recv(size, flags)
-
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs, Overrun(fileno=ours.detach()) as monitor:
-        monitor.setblocking(False)
-        theirs.send(message(NEWROUTE, bytes(12)))
-        assert list(netlink.read_events(monitor)) == [EventsLost(), RoutesChanged()]
-        assert list(netlink.read_events(monitor)) == []
 
 
 def test_a_monitor_that_is_of_no_use_says_so_and_does_not_spin() -> None:

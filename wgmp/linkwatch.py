@@ -5,7 +5,7 @@
 | our link went up or down, has another MTU | `SetLink` |
 | our link was deleted | nothing: the gateway stops |
 | routes, rules or another link changed | `ForgetSources`, not more often than once a second |
-| events were lost | whatever of the above is true now |
+| so much at once that events were lost | a second later, whatever of the above is true then |
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from wgmp.orders import ForgetSources, Order, SetLink
 
 # A router's tables change all the time, and forgetting costs every peer a little.
 _FORGET_INTERVAL_S = 1.0
+_READ_AFTER_S = 1.0
 
 
 class LinkWatch:
@@ -39,6 +40,7 @@ class LinkWatch:
         self._monitor: socket.socket | None = None
         self._forget_again_at = 0.0
         self._forgetting = False
+        self._reading_later = False
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Hear the kernel from now on; what happened before is read now. Raises OSError."""
@@ -62,14 +64,20 @@ class LinkWatch:
                     self._gone()
                 case netlink.LinkChanged(self._index, up, mtu):
                     self._take(SetLink(up, mtu or self.link.mtu))
-                case netlink.EventsLost():
-                    routes_changed = True
-                    self._read()
                 case _:
                     # A link that fails takes its IPv4 routes with it and says only that.
                     routes_changed = True
         if routes_changed:
             self._forget_sources()
+        if not self._reading_later:
+            # Events are only lost while others wait, so that a later look misses nothing.
+            self._reading_later = True
+            self._loop.call_later(_READ_AFTER_S, self._read_later)
+
+    def _read_later(self) -> None:
+        self._reading_later = False
+        if self._monitor is not None:
+            self._read()
 
     def _read(self) -> None:
         try:

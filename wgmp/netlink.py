@@ -6,13 +6,16 @@ and that routes or the rules between routing tables changed (rtnetlink(7), linux
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import struct
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+# linux/socket.h, linux/netlink.h
+_SOL_NETLINK = 270
+_NETLINK_NO_ENOBUFS = 5
 
 _RTMGRP_LINK = 0x1
 _RTMGRP_IPV4_ROUTE = 0x40
@@ -62,12 +65,7 @@ class RoutesChanged:
     """A route or a rule was added, changed or removed."""
 
 
-@dataclass(frozen=True, slots=True)
-class EventsLost:
-    """More happened than the socket could hold: whatever is believed must be read again."""
-
-
-Event = LinkChanged | LinkDeleted | RoutesChanged | EventsLost
+Event = LinkChanged | LinkDeleted | RoutesChanged
 
 _GROUPS = (
     _RTMGRP_LINK | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV4_RULE | _RTMGRP_IPV6_ROUTE | _RTMGRP_IPV6_RULE
@@ -76,10 +74,15 @@ _ROUTING = frozenset({_RTM_NEWROUTE, _RTM_DELROUTE, _RTM_NEWRULE, _RTM_DELRULE})
 
 
 def open_monitor() -> socket.socket:
-    """Return a non-blocking socket that becomes readable with every event. Raises OSError."""
+    """Return a non-blocking socket that becomes readable with every event. Raises OSError.
+
+    When more happens than it can hold the rest is lost without a word. The kernel would say so by
+    an error, but libuv stops watching a socket that has one.
+    """
     monitor = socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
     )
+    monitor.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
     monitor.bind((0, _GROUPS))
     return monitor
 
@@ -91,11 +94,6 @@ def read_events(monitor: socket.socket) -> Iterator[Event]:
             message = monitor.recv(_MAX_MESSAGE_BYTES)
         except BlockingIOError:
             return
-        except OSError as error:
-            if error.errno != errno.ENOBUFS:
-                raise
-            yield EventsLost()
-            continue
         yield from parse(message)
 
 

@@ -379,3 +379,12 @@ def test_save_config_writes_what_changed_and_keeps_the_rest(host: Host) -> None:
     saved = text.replace("AllowedIPs = 10.9.0.0/24\n", keepalive)
     assert path.read_text() == saved.replace("localhost:51820", "192.0.2.8:8")
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_deleting_an_interface_with_thousands_of_routes_ends_its_gateway(host: Host) -> None:
+    # The kernel says so in more events than the gateway's socket holds, its last word among them.
+    allowed = ", ".join(f"10.{n >> 8}.{n & 255}.0/24, fd00:{n:x}::/64" for n in range(1000))
+    process = supervise(host, host.file(configuration("", allowed)))
+    assert len(host.space.run("ip", "-4", "route").stdout.splitlines()) > 1000
+    host.space.run("ip", "link", "delete", host.interface)
+    assert process.wait(8) == 0
