@@ -28,6 +28,8 @@ from wgmp.fastpath.segment import TCP, UDP
 from wgmp.fastpath.virtio import VirtioHeader
 
 MAX_PACKET_BYTES: Final = 65_535
+# Linux before 6.9 takes no more of UDP, newer ones 128 (linux/udp.h, UDP_MAX_SEGMENTS).
+MAX_UDP_SEGMENTS: Final = 64
 
 _ACK: Final = 0x10
 _PSH: Final = 0x08
@@ -121,9 +123,12 @@ def _row_sums(rows: Rows) -> Sums:
 def groups(joined: Flags, shape: Shape, length: int) -> Iterator[tuple[int, int]]:
     """Yield (start, stop) of the rows that make one packet each, in order.
 
-    `length`: of each row. A super-packet stays within the 65,535 bytes that its header can say.
+    `length`: of each row. A super-packet stays within the 65,535 bytes that its header can say, and
+    within the segments that the kernel takes.
     """
     most = max(1, (MAX_PACKET_BYTES - shape.end) // (length - shape.end))
+    if shape.protocol == UDP:
+        most = min(most, MAX_UDP_SEGMENTS)
     start = 0
     for row, joins_above in enumerate(joined.tolist(), 1):
         if not joins_above or row - start >= most:

@@ -15,6 +15,7 @@ from wgmp.fastpath import virtio
 from wgmp.fastpath.checksum import Rows
 from wgmp.fastpath.coalesce import (
     MAX_PACKET_BYTES,
+    MAX_UDP_SEGMENTS,
     Shape,
     continues,
     groups,
@@ -22,6 +23,7 @@ from wgmp.fastpath.coalesce import (
     shape_of,
     super_header,
 )
+from wgmp.fastpath.segment import UDP
 from wgmp.protocol import ecn, ip
 from wgmp.protocol.outcome import DropReason
 from wgmp.stream import RecordStream
@@ -116,6 +118,8 @@ class PacketSink:
             return False
         count, step = rows.shape
         if count * (step - shape.end) + size > MAX_PACKET_BYTES:
+            return False
+        if shape.protocol == UDP and count >= MAX_UDP_SEGMENTS:
             return False
         self._write_super(rows, shape, padded[:size])
         self._pending = None
