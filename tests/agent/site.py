@@ -28,6 +28,7 @@ class Peer:
     interface: str
     inner: str
     outer: str
+    port: int = PEER_PORT
     private_key: str = field(default_factory=lambda: key("genkey"))
     psk: str = field(default_factory=lambda: key("genpsk"))
 
@@ -39,7 +40,7 @@ class Peer:
         environment = {"WG_I_PREFER_BUGGY_USERSPACE_TO_POLISHED_KMOD": "1"}
         self.namespace.start("wireguard-go", "-f", self.interface, log=log, environment=environment)
         wait_for((UAPI_DIRECTORY / f"{self.interface}.sock").exists, 10, "wireguard-go starts")
-        arguments = ("listen-port", str(PEER_PORT), "private-key", "/dev/stdin")
+        arguments = ("listen-port", str(self.port), "private-key", "/dev/stdin")
         self.namespace.run("wg", "set", self.interface, *arguments, stdin=self.private_key)
         self.namespace.add_address(self.interface, f"{self.inner}/24")
         self.namespace.set_up(self.interface, "mtu", "1420")

@@ -9,7 +9,7 @@ import pytest
 from wgmp.agent.client import Client
 from wgmp.errors import ControlError
 
-from .site import Site
+from .site import Peer, Site
 
 pytestmark = pytest.mark.root
 
@@ -69,6 +69,18 @@ def test_an_interface_of_somebody_elses_is_left_alone(site: Site) -> None:
     assert f"interface {site.interface} exists: something else" in site.wgmp("networks").stdout
     site.wgmp("disconnect", "home")
     assert site.interface in site.space.links()
+
+
+def test_a_gateway_of_another_namespace_is_left_alone(site: Site) -> None:
+    other = Peer(site.far, site.interface, "10.66.0.1", "", port=51999)
+    other.start(site.directory / "other.log")
+    show = ("wg", "show", site.interface, "dump")
+    before = site.far.run(*show).stdout
+    site.start(site.head(), site.home())
+    site.wait_for_state("failed")
+    assert "belongs to another gateway: choose another interface" in site.wgmp("networks").stdout
+    site.wgmp("agent", "stop")
+    assert site.far.run(*show).stdout == before
 
 
 def test_a_busy_port_is_the_reason_and_can_be_had_again(site: Site) -> None:

@@ -37,9 +37,8 @@ log = logging.getLogger("wgmp")
 class Agent:
     """Runs the networks of `settings`, which were read from `file`, until told to stop.
 
-    `manager`: the service manager, which is told when the control socket is served.
-
-    Raises SocketError when another agent has the control socket.
+    `manager`: the service manager, which is told when the control socket is served. Raises
+    SocketError when another agent has the control socket.
     """
 
     def __init__(

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
+import socket
 import sys
 
 from wgmp import control, uapi_server
@@ -53,8 +55,10 @@ class GatewayProcess:
     async def start(cls, name: str, interface: str) -> GatewayProcess:
         """Start the gateway of network `name`; return when it serves UAPI.
 
-        Raises RoleError with its last words when it cannot, CommandError without setpriv.
+        Raises RoleError with its last words when it cannot, CommandError without setpriv and
+        when another gateway has its socket.
         """
+        await _refuse_if_served(interface)
         command = [sys.executable, "-m", "wgmp", "supervise", interface, "--foreground"]
         try:
             process = await asyncio.create_subprocess_exec(
@@ -148,4 +152,16 @@ def _environment() -> dict[str, str]:
 def remove_sockets(interface: str) -> None:
     """Remove the sockets of a gateway that is gone; one that was killed leaves them."""
     for path in (uapi_server.socket_path(interface), control.socket_path(interface)):
-        path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+            if probe.connect_ex(os.fspath(path)) == errno.ECONNREFUSED:
+                path.unlink(missing_ok=True)
+
+
+async def _refuse_if_served(interface: str) -> None:
+    """Gateways of all network namespaces have their sockets in one place; keep off another's."""
+    try:
+        await uapi_client.get(interface)
+    except ControlError:
+        return
+    path = uapi_server.socket_path(interface)
+    raise CommandError(f"{path} belongs to another gateway: choose another interface")

@@ -1,15 +1,10 @@
 """The life of a network, as a table: which state follows on which event.
 
 ```
-            connect              up
-  stopped ----------> starting -----> running
-     ^                 |    |            |  |
-     | down            |    | failure    |  | failure (its gateway ended)
-  stopping <-----------+    v            |  v
-     ^      disconnect    failed <-------|--+
-     |                      | connect: starting, disconnect: stopped
-     +----------------------|------------+
-                              disconnect
+stopped            --connect-->    starting --up--> running
+starting, running  --failure-->    failed   --connect--> starting
+starting, running  --disconnect--> stopping --down--> stopped
+failed             --disconnect--> stopped
 ```
 
 `connect` and `disconnect` come from people and programs, at any time; where the table has no row
