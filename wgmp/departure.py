@@ -13,6 +13,7 @@ from wgmp.errors import ControlError
 from wgmp.estate import ESTATE, Estate, peers_of, write
 from wgmp.opening import Opened
 from wgmp.options import Options
+from wgmp.syscalls import parent_death_signal
 from wgmp.systemd import Manager
 
 
@@ -34,6 +35,10 @@ class Departure:
         """
         if os.getpid() == 1:
             raise ControlError("this gateway is process 1, which cannot be another: start it anew")
+        if parent_death_signal():
+            raise ControlError(
+                "this gateway lives and dies with the program that started it: start it anew there"
+            )
         if self._supervisor.fabric.taps.busy:
             raise ControlError("a capture is running: end it, then upgrade")
         async with self._supervisor.change_of_processes():

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 # linux/prctl.h
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG = 1, 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -17,6 +17,13 @@ def prctl(option: int, *arguments: Any) -> int:
     """Call prctl(2); numbers go as unsigned longs. Raises OSError."""
     filled = [*arguments, *(0 for _ in range(4 - len(arguments)))]
     return _checked(_libc.prctl(option, *map(_word, filled)))
+
+
+def parent_death_signal() -> int:
+    """Return the signal that this process gets when its parent ends, 0 for none."""
+    number = ctypes.c_int()
+    prctl(_PR_GET_PDEATHSIG, ctypes.byref(number))
+    return number.value
 
 
 def syscall(number: int, *arguments: Any) -> int:

@@ -10,11 +10,11 @@ import pytest
 
 from wgmp import control
 from wgmp.errors import ControlError
-from wgmp.netns import wait_for
+from wgmp.netns import Namespaces, wait_for
 
 from .conftest import MakeTunnel
 from .torture import Wiretap, flow, longest_gap
-from .tunnel import WGMP, Gateway, Tunnel, exists, key
+from .tunnel import WGMP, WGMPD, Gateway, Tunnel, exists, key
 
 pytestmark = pytest.mark.root
 
@@ -116,6 +116,19 @@ def test_a_program_that_does_not_take_over_changes_nothing(
     left.set("peer", key("pubkey", key("genkey")), "allowed-ips", "10.77.0.9/32")
     assert "has taken over" in upgrade(left)
     assert left.ping(ends.right.inner4)
+
+
+def test_a_gateway_that_belongs_to_another_program_is_not_taken_from_it(
+    namespaces: Namespaces, tmp_path: Path
+) -> None:
+    space = namespaces.add("owned")
+    name = space.interface_name("wg")
+    owner = ("setpriv", "--pdeathsig", "TERM", "--")  # as the agent starts its gateways
+    space.start(*owner, WGMPD, "-f", name, log=tmp_path / "log")
+    wait_for(control.socket_path(name).exists, 15, "the gateway starts")
+    with pytest.raises(ControlError, match="start it anew there"):
+        control.upgrade(name, [sys.executable, "-m", "wgmp"])
+    assert space.run("wg", "show", name, "listen-port").stdout.strip()
 
 
 def _index(gateway: Gateway) -> str:
