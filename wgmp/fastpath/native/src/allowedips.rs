@@ -5,8 +5,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
-use std::rc::Rc;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::rc::Rc;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -121,8 +121,8 @@ pub struct Routes {
 }
 
 fn parse(network: &[u8], length: u32) -> PyResult<(Address, u32)> {
-    let address = Address::of(network)
-        .ok_or_else(|| PyValueError::new_err("a network has 4 bytes or 16"))?;
+    let address =
+        Address::of(network).ok_or_else(|| PyValueError::new_err("a network has 4 bytes or 16"))?;
     let shift = (network.len() as u32 * 8)
         .checked_sub(length)
         .ok_or_else(|| PyValueError::new_err("the prefix is longer than the address"))?;

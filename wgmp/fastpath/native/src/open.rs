@@ -267,7 +267,9 @@ impl Opening<'_> {
         place.copy_from_slice(sealed);
         let outcome = match authenticate(session, counter, place) {
             Err(reason) => Err((false, reason)),
-            Ok(()) => self.check(session.peer, &mut place[..plain]).map_err(|reason| (true, reason)),
+            Ok(()) => {
+                self.check(session.peer, &mut place[..plain]).map_err(|reason| (true, reason))
+            }
         };
         let length = match outcome {
             Err((authentic, reason)) => {

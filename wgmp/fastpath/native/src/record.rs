@@ -1,8 +1,8 @@
 //! Records in slots: read after a check of every length, written one packet behind the other.
 
 use crate::counters::Counters;
-use crate::layout::record as at;
 use crate::layout::counter;
+use crate::layout::record as at;
 use crate::memory::Piece;
 use crate::ring::Writer;
 

@@ -54,9 +54,9 @@ impl Sealer {
         endpoint: &[u8],
         mtu: usize,
     ) -> PyResult<(u64, u64)> {
-        let endpoint = endpoint
-            .try_into()
-            .map_err(|_| PyValueError::new_err(format!("an endpoint has {ENDPOINT_BYTES} bytes")))?;
+        let endpoint = endpoint.try_into().map_err(|_| {
+            PyValueError::new_err(format!("an endpoint has {ENDPOINT_BYTES} bytes"))
+        })?;
         let label =
             Label { kind: DATAGRAMS, peer: session.peer, flags: 0, endpoint: Some(endpoint) };
         let mut out = Stream::new(&self.out, &self.counters, label);

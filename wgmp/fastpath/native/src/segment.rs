@@ -121,11 +121,8 @@ impl<'a> Super<'a> {
         }
         let addresses = if version == 4 { &body[12..20] } else { &body[8..40] };
         // Fields that differ are left out of the sums, and added for each segment.
-        let ip_sum = if version == 4 {
-            sum(&body[..2]) + sum(&body[6..10]) + sum(&body[12..l4])
-        } else {
-            0
-        };
+        let ip_sum =
+            if version == 4 { sum(&body[..2]) + sum(&body[6..10]) + sum(&body[12..l4]) } else { 0 };
         let l4_header_sum = if protocol == TCP {
             sum(&body[l4..l4 + 4])
                 + sum(&body[l4 + 8..l4 + 12])

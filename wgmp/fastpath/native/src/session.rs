@@ -88,7 +88,9 @@ impl Session {
         assert!(count <= self.left());
         let first = self.state.get(at::SEND_COUNTER);
         // Stored before the first of them is used.
-        self.state.word(at::SEND_COUNTER).store(first + count, std::sync::atomic::Ordering::Release);
+        self.state
+            .word(at::SEND_COUNTER)
+            .store(first + count, std::sync::atomic::Ordering::Release);
         std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
         first
     }

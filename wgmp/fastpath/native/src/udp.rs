@@ -500,9 +500,8 @@ fn transmit(
     }
     // SAFETY: the first `messages.len()` headers name live memory of the lengths given, which the
     // kernel only reads.
-    let count = unsafe {
-        libc::sendmmsg(descriptor, headers.as_mut_ptr(), messages.len() as u32, 0)
-    };
+    let count =
+        unsafe { libc::sendmmsg(descriptor, headers.as_mut_ptr(), messages.len() as u32, 0) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error().raw_os_error().unwrap_or(0))
 }
 
