@@ -9,13 +9,14 @@ import msgspec
 import pytest
 
 from wgmp.counters import Counters, create_counters
-from wgmp.eventhub import EventHub, ReplayWatch, changes_in
+from wgmp.eventhub import DropWatch, EventHub, changes_in
 from wgmp.events import (
     AnyEvent,
     ConfigurationChanged,
     EventsLost,
     HandshakeFailed,
     Outbox,
+    PacketsDropped,
     ReplayBurst,
     SessionExpired,
     UnderLoad,
@@ -121,20 +122,61 @@ def test_a_subscription_ends_when_the_gateway_stops() -> None:
     asyncio.run(scenario())
 
 
-def test_ten_replays_within_a_second_are_a_burst_and_nine_are_none(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.fixture
+def counters() -> Counters:
+    """The counters of one role."""
+    return Counters(create_counters(1), 0)
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> list[AnyEvent]:
+    """What any hub publishes."""
+    events: list[AnyEvent] = []
+    monkeypatch.setattr(EventHub, "publish", lambda _, event: events.append(event))
+    return events
+
+
+def test_drops_of_every_reason_are_told_with_its_name_and_their_number(
+    counters: Counters, published: list[AnyEvent]
 ) -> None:
-    counters = Counters(create_counters(1), 0)
-    hub = EventHub()
-    published: list[AnyEvent] = []
-    monkeypatch.setattr(hub, "publish", published.append)
-    watch = ReplayWatch({"worker0": counters}, hub)
+    watch = DropWatch({"worker0": counters}, EventHub())
+    for reason in DropReason:
+        published.clear()
+        counters.drop(reason, 2)
+        counters.inward.drop(reason)
+        watch.look()
+        name = reason.name.lower()
+        assert published == [PacketsDropped(source="worker0", reason=name, count=3)]
+    published.clear()
+    watch.look()
+    assert published == [], "told once"
+
+
+def test_drops_of_a_predecessor_are_not_told_and_those_of_a_new_role_are(
+    counters: Counters, published: list[AnyEvent]
+) -> None:
+    counters.drop(DropReason.BAD_TAG, 1000)
+    roles = {"worker0": counters}
+    watch = DropWatch(roles, EventHub())
+    counters.drop(DropReason.BAD_TAG)
+    roles["worker1"] = Counters(create_counters(1), 0)
+    roles["worker1"].drop(DropReason.RING_FULL, 5)
+    watch.look()
+    assert published == [
+        PacketsDropped(source="worker0", reason="bad_tag", count=1),
+        PacketsDropped(source="worker1", reason="ring_full", count=5),
+    ]
+
+
+def test_ten_replays_within_a_second_are_a_burst_and_nine_are_none(
+    counters: Counters, published: list[AnyEvent]
+) -> None:
+    watch = DropWatch({"worker0": counters}, EventHub())
     for count in (9, 0, 10):
         counters.drop(DropReason.REPLAYED, count)
         watch.look()
-    (burst,) = published
-    assert isinstance(burst, ReplayBurst)
-    assert (burst.source, burst.count) == ("worker0", 10)
+    bursts = [event for event in published if isinstance(event, ReplayBurst)]
+    assert bursts == [ReplayBurst(source="worker0", count=10)]
 
 
 def test_orders_are_summed_up_as_one_change() -> None:

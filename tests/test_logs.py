@@ -14,7 +14,7 @@ import pytest
 
 from wgmp import logs
 from wgmp.eventhub import EventHub
-from wgmp.events import HandshakeFailed, RoleRestarted
+from wgmp.events import HandshakeFailed, PacketsDropped, RoleRestarted
 from wgmp.logs import LogFormat, LogLevel
 
 log = logging.getLogger("wgmp")
@@ -142,6 +142,15 @@ def test_a_flood_of_one_kind_of_event_hides_no_other(written: Written) -> None:
         hub.publish(HandshakeFailed(reason="unknown_peer"))
     hub.publish(RoleRestarted(process="worker0", how="was killed", delay_s=0.0))
     assert "worker0 was killed" in written.getvalue().splitlines()[-1]
+
+
+@pytest.mark.parametrize("level", LogLevel)
+def test_drops_are_in_the_log_at_its_most_verbose_level_only(
+    written: Written, level: LogLevel
+) -> None:
+    logs.set_up(level, LogFormat.TEXT, {})
+    EventHub().publish(PacketsDropped(source="worker0", reason="bad_tag", count=7))
+    assert ("worker0: 7 dropped: bad_tag" in written.getvalue()) is (level is LogLevel.VERBOSE)
 
 
 def test_the_level_can_be_changed_while_running(written: Written) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import msgspec
 
 from wgmp.counters import Counters
-from wgmp.events import AnyEvent, ConfigurationChanged, EventsLost, ReplayBurst
+from wgmp.events import AnyEvent, ConfigurationChanged, EventsLost, PacketsDropped, ReplayBurst
 from wgmp.orders import AddAllowedIP, Order, RemoveAllowedIP, RemovePeer, SetPeer, SetPrivateKey
 from wgmp.protocol.outcome import DropReason
 
@@ -24,6 +24,7 @@ log = logging.getLogger("wgmp")
 _QUEUED_EVENTS = 1000
 SUPERVISOR = "supervisor"
 
+_REPLAYED = DropReason.REPLAYED.name.lower()
 # A datagram that the network doubled is no burst.
 _BURST_DATAGRAMS = 10
 
@@ -77,11 +78,10 @@ class EventHub:
             event.time = time.time()
         if not event.source:
             event.source = SUPERVISOR
-        level = logging.WARNING if event.WARNS else logging.INFO
         # The pattern is the kind's, so that one kind's flood suppresses no other.
         pattern = f"%s: %s ({event.__struct_config__.tag})"
         fields = msgspec.to_builtins(event)
-        log.log(level, pattern, event.source, event.text(), extra={"fields": fields})
+        log.log(event.LEVEL, pattern, event.source, event.text(), extra={"fields": fields})
         for subscription in self._subscriptions:
             subscription.offer(event)
 
@@ -118,20 +118,25 @@ def changes_in(orders: list[Order]) -> ConfigurationChanged | None:
     return None if change == ConfigurationChanged() else change
 
 
-class ReplayWatch:
-    """Looks for bursts of replayed datagrams in the roles' counters, for nobody on the packets'
-    way should."""
+class DropWatch:
+    """Looks for drops in the roles' counters, for nobody on the packets' way should.
+
+    What was counted before the watch began, by a predecessor, is not told.
+    """
 
     def __init__(self, counters: Mapping[str, Counters], hub: EventHub) -> None:
         self._counters = counters
         self._hub = hub
-        self._before: dict[str, int] = {}
+        self._before = {role: block.drops() for role, block in counters.items()}
 
     def look(self) -> None:
         """Publish what came since the last look, which should be a second ago."""
         for role, counters in self._counters.items():
-            total = counters.dropped(DropReason.REPLAYED)
-            count = total - self._before.get(role, 0)
-            self._before[role] = total
-            if count >= _BURST_DATAGRAMS:
-                self._hub.publish(ReplayBurst(source=role, count=count))
+            before, drops = self._before.get(role, {}), counters.drops()
+            self._before[role] = drops
+            for reason, total in drops.items():
+                count = total - before.get(reason, 0)
+                if count:
+                    self._hub.publish(PacketsDropped(source=role, reason=reason, count=count))
+                if reason == _REPLAYED and count >= _BURST_DATAGRAMS:
+                    self._hub.publish(ReplayBurst(source=role, count=count))

@@ -13,6 +13,7 @@ what happens to packets is counted, and the supervisor looks at the counters onc
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -32,10 +33,11 @@ class Event(msgspec.Struct, kw_only=True, tag_field="event", tag=_tag):
     """The base of all events. `time`: Unix seconds; `source`: the role or process it is from.
 
     Both are filled in on the way. A peer is its public key in base64, an endpoint is text.
-    `WARNS`: worth an operator's attention. `MOST_PER_SECOND`: of one source; more are lost.
+    `LEVEL`: the log's, WARNING for what is worth an operator's attention. `MOST_PER_SECOND`: of
+    one source; more are lost.
     """
 
-    WARNS: ClassVar[bool] = False
+    LEVEL: ClassVar[int] = logging.INFO
     MOST_PER_SECOND: ClassVar[int] = 200
 
     time: float = 0.0
@@ -100,10 +102,26 @@ class SessionExpired(Event):
         return f"the session with {self.peer} expired"
 
 
-class ReplayBurst(Event):
-    """`count` replayed datagrams were dropped within a second."""
+class PacketsDropped(Event):
+    """`count` packets or datagrams were dropped since a second ago, or somewhat longer.
 
-    WARNS: ClassVar[bool] = True
+    `reason`: a DropReason's lower-case name. Of one source, there is one per reason and second.
+    """
+
+    LEVEL: ClassVar[int] = logging.DEBUG
+
+    reason: str
+    count: int
+
+    def text(self) -> str:
+        """Say how many, and why."""
+        return f"{self.count} dropped: {self.reason}"
+
+
+class ReplayBurst(Event):
+    """`count` replayed datagrams were dropped within a second: too many to be an accident."""
+
+    LEVEL: ClassVar[int] = logging.WARNING
 
     count: int
 
@@ -115,7 +133,7 @@ class ReplayBurst(Event):
 class UnderLoad(Event):
     """Admission began (`on`) or ceased to ask for cookies, because of a flood of handshakes."""
 
-    WARNS: ClassVar[bool] = True
+    LEVEL: ClassVar[int] = logging.WARNING
 
     on: bool
 
@@ -127,7 +145,7 @@ class UnderLoad(Event):
 class RoleRestarted(Event):
     """The process `process` ended (`how`, in words); its successor starts in `delay_s`."""
 
-    WARNS: ClassVar[bool] = True
+    LEVEL: ClassVar[int] = logging.WARNING
 
     process: str
     how: str
@@ -154,7 +172,7 @@ class WorkersChanged(Event):
 class OffloadDisabled(Event):
     """The kernel refused an offload that worked before; the gateway goes on without it."""
 
-    WARNS: ClassVar[bool] = True
+    LEVEL: ClassVar[int] = logging.WARNING
 
     offload: str
     reason: str
@@ -207,6 +225,7 @@ AnyEvent = (
     | HandshakeFailed
     | PeerRoamed
     | SessionExpired
+    | PacketsDropped
     | ReplayBurst
     | UnderLoad
     | RoleRestarted

@@ -29,7 +29,7 @@ from wgmp import inheritance, logs, memory, netlink, offload, tun, udp
 from wgmp.child import Child, spawn
 from wgmp.device import Device
 from wgmp.errors import ControlError, RoleError, WgmpError
-from wgmp.eventhub import EventHub, ReplayWatch, changes_in
+from wgmp.eventhub import DropWatch, EventHub, changes_in
 from wgmp.events import ConfigurationChanged, RoleRestarted
 from wgmp.fabric import Fabric
 from wgmp.fastpath.interface import FastPath
@@ -133,7 +133,7 @@ class Supervisor:
             roles=inherited.roles,
         )
         self.events = EventHub()
-        self._replay_watch = ReplayWatch(self.fabric.counters, self.events)
+        self._drop_watch = DropWatch(self.fabric.counters, self.events)
         self.device = Device(self, capacity=ROWS)
         self.children: dict[str, Child] = {}
         self._newcomers: list[Child] = []
@@ -294,7 +294,7 @@ class Supervisor:
         late = self._loop.time() - due
         if late > _LATE_S:
             log.info("slow: the supervisor was busy or not let run for %.2f s", late)
-        self._replay_watch.look()
+        self._drop_watch.look()
         logs.report_suppressed()
         due = self._loop.time() + _TICK_S
         self._loop.call_at(due, self._tick, due)

@@ -1,4 +1,5 @@
-"""Each reason for a drop counts, under its name: from outside where it can be reached there.
+"""Each reason for a drop counts, under its name: from outside where it can be reached there, and
+found by it in the statistics, the metrics and the events.
 
 What cannot be reached in a test's time, or only by a broken neighbour, is made to count in a
 role of this process (`roles.rig`), on the same counters that `wgmp stats` reads.
@@ -6,6 +7,7 @@ role of this process (`roles.rig`), on the same counters that `wgmp stats` reads
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import struct
@@ -14,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from e2e.tunnel import WGMP
 from roles.rig import DEVICES, GATEWAY_INNER, HERE, INNER, Rig, packet
 
 from wgmp import control
@@ -28,12 +31,12 @@ from wgmp.role import Devices
 from wgmp.roles import tun_reader
 from wgmp.roles.tun_writer import TunWriter
 from wgmp.roles.worker import Worker
-
-# --- from outside ---
 from wgmp.tun import TunQueue
 
 from .rawpeer import INITIATION, TRANSPORT, tai64n, with_macs
 from .site import Site, text
+
+# --- from outside ---
 
 
 def _bad_length(site: Site) -> None:
@@ -198,8 +201,29 @@ OUTSIDE: dict[DropReason, Callable[[Site], None]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def told(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], set[str]]:
+    """Listen to the gateway's events from now on; give what tells the reasons in them so far."""
+    log = tmp_path_factory.mktemp("told") / "events"
+    listener = (WGMP, "events", site.gateway.interface, "--json")
+    site.gateway.namespace.start(*listener, log=log)
+
+    def listens() -> bool:
+        site.peer()  # an event
+        return b"\n" in log.read_bytes()
+
+    def reasons() -> set[str]:
+        lines = log.read_text().splitlines(keepends=True)
+        events = [json.loads(line) for line in lines if line.endswith("\n")]
+        return {event["reason"] for event in events if event["event"] == "packets_dropped"}
+
+    wait_for(listens, 10, "the listener listens")
+    return reasons
+
+
 @pytest.mark.root
 @pytest.mark.parametrize("reason", OUTSIDE, ids=lambda reason: reason.name.lower())
+@pytest.mark.usefixtures("told")
 def test_a_drop_is_counted_by_its_reason(site: Site, reason: DropReason) -> None:
     name = reason.name.lower()
     before = site.drops().get(name, 0)
@@ -211,6 +235,16 @@ def test_a_drop_is_counted_by_its_reason(site: Site, reason: DropReason) -> None
 def _scraped(site: Site, reason: str) -> float:
     (count,) = (s.value for s in site.scrape()["wgmp_drops_total"] if s.labels["reason"] == reason)
     return count
+
+
+@pytest.mark.root
+def test_every_one_of_them_is_told_as_an_event(site: Site, told: Callable[[], set[str]]) -> None:
+    # What the tests before this one planted has been told by now, but for the last second's.
+    for reason, plant in OUTSIDE.items():
+        if reason.name.lower() not in told():
+            plant(site)
+    names = {reason.name.lower() for reason in OUTSIDE}
+    wait_for(lambda: told() >= names, 5, "every reason is told by its name")
 
 
 @pytest.mark.root
