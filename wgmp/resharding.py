@@ -21,14 +21,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
-from typing import Protocol
 
 from wgmp.child import Child
+from wgmp.children import Children
 from wgmp.errors import ControlError
-from wgmp.eventhub import EventHub
 from wgmp.events import WorkersChanged
 from wgmp.fabric import Fabric
-from wgmp.orders import Drain, LoopOrder, Order
+from wgmp.orders import Drain
 from wgmp.topology import MAX_WORKERS, build
 
 log = logging.getLogger("wgmp")
@@ -40,62 +39,39 @@ _STOP_LIMIT_S = 1.0
 _POLL_S = 0.001
 
 
-class Gateway(Protocol):
-    """What the change needs of a supervisor."""
-
-    fabric: Fabric
-    children: dict[str, Child]
-    events: EventHub
-
-    def recruit(self, fabric: Fabric) -> list[Child]:
-        """Fork the processes of another fabric. They wait, and hear of all that changes."""
-
-    async def dismiss(self, newcomers: Sequence[Child]) -> None:
-        """End processes that were recruited."""
-
-    def hand_over(self) -> list[Child]:
-        """Replace nobody until `begin`; return the processes that are to leave."""
-
-    def begin(self, fabric: Fabric, newcomers: Sequence[Child], orderly: bool) -> None:
-        """Let the newcomers begin in the place of those who have ended, in order or not."""
-
-    def send_all(self, children: Sequence[Child], orders: Sequence[Order | LoopOrder]) -> None:
-        """Send orders to some of the processes."""
-
-
-async def reshard(gateway: Gateway, workers: int) -> None:
-    """Let `gateway` have so many workers. Raises ControlError, and nothing has changed.
+async def reshard(children: Children, workers: int) -> None:
+    """Let there be so many workers. Raises ControlError, and nothing has changed.
 
     Only one at a time; the caller sees to that.
     """
     if not 1 <= workers <= MAX_WORKERS:
         raise ControlError(f"{workers} workers are not possible: write 1 to {MAX_WORKERS}")
-    old = gateway.fabric
+    old = children.fabric
     before = old.topology.workers
     if workers == before:
         return
     if old.taps.busy:
         raise ControlError("a capture is running: end it, then change the workers")
     fabric = old.succeed(build(old.topology.shape, workers))
-    newcomers = gateway.recruit(fabric)
+    newcomers = children.recruit(fabric)
     if not await are_ready(newcomers):
-        await gateway.dismiss(newcomers)
+        await children.dismiss(newcomers)
         raise ControlError("a process of the new generation did not start: see the log")
     started = asyncio.get_running_loop().time()
-    orderly = await leave(gateway)
-    gateway.begin(fabric, newcomers, orderly)
+    orderly = await leave(children)
+    children.begin(fabric, newcomers, orderly)
     old.retire(fabric)
     pause = asyncio.get_running_loop().time() - started
-    gateway.events.publish(WorkersChanged(before=before, workers=workers, pause_s=pause))
+    children.events.publish(WorkersChanged(before=before, workers=workers, pause_s=pause))
 
 
-async def leave(gateway: Gateway) -> bool:
+async def leave(children: Children) -> bool:
     """Let all processes work off what they have and end; return whether all did so in order."""
-    leaving = gateway.hand_over()
-    gateway.send_all(leaving, [Drain()])
-    await _drained(gateway.fabric, leaving)
+    leaving = children.hand_over()
+    children.send(leaving, [Drain()])
+    await _drained(children.fabric, leaving)
     # One that has died and was not replaced may have left anything.
-    nobody_missed = len(leaving) == len(gateway.fabric.topology.processes)
+    nobody_missed = len(leaving) == len(children.fabric.topology.processes)
     return await _end(leaving) and nobody_missed
 
 

@@ -75,15 +75,15 @@ def processes(supervisor: Supervisor) -> list[ProcessFigures]:
     now = boottime()
     rows = [ProcessFigures("supervisor", [], supervisor.pid, 0)]
     for row in supervisor.topology.processes:
-        child = supervisor.children.get(row.name)
+        child = supervisor.children.living.get(row.name)
         beats = [supervisor.fabric.counters[role].value(Counter.HEARTBEAT) for role in row.roles]
         rows.append(
             ProcessFigures(
                 name=row.name,
                 roles=list(row.roles),
                 pid=0 if child is None else child.pid,
-                restarts=supervisor.restarts[row.name],
-                hangs=supervisor.hangs[row.name],
+                restarts=supervisor.children.deaths.restarts[row.name],
+                hangs=supervisor.children.deaths.hangs[row.name],
                 heartbeat_age_s=max(0.0, now - min(beats) / 1e9),
             )
         )

@@ -1,0 +1,43 @@
+"""Who died how often, and how long successors wait."""
+
+from __future__ import annotations
+
+from wgmp.deaths import Deaths
+
+YOUNG_S = 0.5
+OLD_S = 3600.0
+
+
+def _books() -> Deaths:
+    deaths = Deaths()
+    deaths.open_books(["worker0", "worker1"])
+    return deaths
+
+
+def test_the_first_to_die_is_replaced_at_once() -> None:
+    assert _books().died("worker0", YOUNG_S) == 0.0
+
+
+def test_one_that_keeps_dying_young_waits_longer_each_time_and_is_given_up() -> None:
+    deaths = _books()
+    delays = []
+    while (delay_s := deaths.died("worker0", YOUNG_S)) is not None:
+        delays.append(delay_s)
+    assert delays == sorted(delays)
+    assert delays[-1] > delays[1] > delays[0] == 0.0
+    assert deaths.restarts == {"worker0": len(delays), "worker1": 0}
+
+
+def test_one_that_worked_before_it_died_begins_a_new_row() -> None:
+    deaths = _books()
+    for _ in range(5):
+        deaths.died("worker0", YOUNG_S)
+    assert deaths.died("worker0", OLD_S) == 0.0
+    assert deaths.in_a_row["worker0"] == 0
+
+
+def test_the_next_generation_goes_on_with_the_books() -> None:
+    deaths = _books()
+    deaths.died("worker0", YOUNG_S)
+    deaths.open_books(["worker0", "worker2"])
+    assert deaths.restarts == {"worker0": 1, "worker1": 0, "worker2": 0}

@@ -1,0 +1,73 @@
+"""The TUN side of a gateway: the interface, which the supervisor holds, and the watch over it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+
+from wgmp import netlink, offload, tun
+from wgmp.linkwatch import LinkWatch
+from wgmp.offload import Offloads
+from wgmp.orders import Order, SetLink
+
+log = logging.getLogger("wgmp")
+
+
+class TunSide:
+    """`interface` on `descriptor`, which is this object's from now on; `offloads`: those in use.
+
+    `tell` is called with orders when the link or the routes change, `gone` when the interface was
+    deleted. Raises TunDeviceError when there is none.
+    """
+
+    def __init__(
+        self,
+        interface: str,
+        descriptor: int,
+        offloads: Offloads,
+        tell: Callable[[list[Order]], None],
+        gone: Callable[[], None],
+    ) -> None:
+        self.queue = tun.TunQueue(
+            descriptor,
+            tun.has_virtio_header(descriptor),
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
+        )
+        self._interface = interface
+        self._offloads = offloads
+        self._tell = tell
+        self._watch = LinkWatch(interface, self._changed, gone)
+        self._limit_super_packets()
+
+    @property
+    def link(self) -> SetLink:
+        """The interface's state as last heard."""
+        return self._watch.link
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Hear the kernel from now on. Raises OSError."""
+        self._watch.start(loop)
+
+    def stop(self) -> None:
+        """Hear no more. May be called without a `start`, and again."""
+        self._watch.stop()
+
+    def close(self) -> None:
+        """Close the descriptor; the interface is gone with the last copy of it."""
+        self.queue.close()
+
+    def _changed(self, orders: list[Order]) -> None:
+        self._limit_super_packets()
+        self._tell(orders)
+
+    def _limit_super_packets(self) -> None:
+        """Keep super-packets as long as one train, for the MTU there is."""
+        if not self._offloads.tun_tcp:
+            return
+        size = offload.super_packet_bytes(self.link.mtu)
+        try:
+            netlink.set_gso_max_size(tun.index_of(self._interface), size)
+        except OSError as error:
+            log.info("gso_max_size of %s stays as it is: %s", self._interface, error)
