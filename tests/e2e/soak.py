@@ -18,7 +18,7 @@ import psutil
 from wgmp.netns import Namespaces
 
 from .torture import flow
-from .tunnel import Gateway, build
+from .tunnel import Gateway, build, transfer
 
 _ROUND_S = 4.0
 _FINISH_LIMIT_S = 60.0
@@ -60,8 +60,18 @@ def _quarters(values: list[int]) -> tuple[float, float]:
     return statistics.median(values[quarter : 2 * quarter]), statistics.median(values[-quarter:])
 
 
-def soak(world: Namespaces, directory: Path, seconds: float, topology: str = "pipeline") -> Soak:
-    """Let two gateways work for `seconds` or a little longer."""
+def soak(
+    world: Namespaces,
+    directory: Path,
+    seconds: float,
+    topology: str = "pipeline",
+    megabytes: int = 0,
+) -> Soak:
+    """Let two gateways work for `seconds` or a little longer.
+
+    `megabytes`: each way in a round, with pings for the rest of it, so that the machine has time
+    for others; 0: as much as goes through.
+    """
     environment = {"LOG_LEVEL": "error"}
     ends = build(
         world,
@@ -75,11 +85,15 @@ def soak(world: Namespaces, directory: Path, seconds: float, topology: str = "pi
     found = Soak()
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        flows = [
-            flow(ends.left, ends.right, 5201, _ROUND_S),
-            flow(ends.right, ends.left, 5202, _ROUND_S),
-        ]
+        ways = (ends.left, ends.right, 5201), (ends.right, ends.left, 5202)
+        if megabytes:
+            limit = "--bytes", str(megabytes * 1_000_000)
+            flows = [transfer(here, there, *limit, port=port) for here, there, port in ways]
+        else:
+            flows = [flow(here, there, port, _ROUND_S) for here, there, port in ways]
         found.bytes += sum(each.finish(_FINISH_LIMIT_S).bytes for each in flows)
+        if megabytes:
+            assert ends.left.ping_all(ends.right.inner4, int(_ROUND_S / 0.01), 100)
         for gateway in (ends.left, ends.right):
             _measure(gateway, found)
         found.differences.append(_difference(ends.left, ends.right))
