@@ -143,19 +143,13 @@ impl Gather {
         let record = match fitting {
             Some(record) => {
                 if !(in_place && self.place == Place::Record(ring, record)) {
-                    self.open[ring][record].rest()[..bytes].copy_from_slice(&whole[at]);
+                    move_to(self.open[ring][record].rest(), &whole[at]);
                 }
                 record
             }
             None if self.has_spare(ring) => {
                 if !(in_place && self.place == Place::Spare(ring)) {
-                    let packets = &whole[at];
-                    let spare = self.spare(ring);
-                    // A train that is taken apart may lie in this very slot.
-                    // SAFETY: both are as long as `packets`, and `copy` allows an overlap.
-                    unsafe {
-                        std::ptr::copy(packets.as_ptr(), spare.as_mut_ptr(), packets.len());
-                    }
+                    move_to(self.spare(ring), &whole[at]);
                 }
                 let ahead = self.open[ring].len();
                 let slot = self.rings[ring].slot(ahead as u64);
@@ -197,4 +191,12 @@ impl Gather {
         let ahead = self.open[ring].len() as u64;
         self.rings[ring].slot(ahead).into_payload()
     }
+}
+
+/// Copy packets to the start of a record's free memory. A train that is taken apart may lie in that
+/// very memory.
+fn move_to(place: &mut [u8], packets: &[u8]) {
+    assert!(packets.len() <= place.len());
+    // SAFETY: both are at least as long as `packets`, and `copy` allows an overlap.
+    unsafe { std::ptr::copy(packets.as_ptr(), place.as_mut_ptr(), packets.len()) };
 }
