@@ -22,6 +22,7 @@ from .wire import Tap, udp_socket
 pytestmark = pytest.mark.root
 
 OFF = {"WGMP_OFFLOAD": "off"}
+REFERENCE = {"WGMP_FASTPATH": "reference"}
 LEFT4 = int.from_bytes(bytes([10, 77, 0, 1]), "big")
 RIGHT4 = bytes([10, 77, 0, 2])
 
@@ -174,8 +175,17 @@ def _addressed(packet: bytes) -> bytes:
     return bytes(changed)
 
 
-@pytest.mark.parametrize("environment", [{}, OFF], ids=["offloads", "offloads-off"])
-@pytest.mark.parametrize("topology", ["compact", "pipeline"])
+@pytest.mark.parametrize(
+    ("topology", "environment"),
+    [
+        ("compact", {}),
+        ("compact", OFF),
+        ("compact", REFERENCE),
+        ("compact", OFF | REFERENCE),
+        ("pipeline", {}),
+    ],
+    ids=["compact", "compact-off", "compact-reference", "compact-off-reference", "pipeline"],
+)
 def test_nothing_is_changed_or_coalesced_that_must_not_be(
     tunnel: MakeTunnel, topology: str, environment: dict[str, str]
 ) -> None:

@@ -18,9 +18,13 @@ SIZE = 200_000_000
 LIMIT_S = 90.0
 
 
+@pytest.mark.parametrize("fastpath", ["auto", "reference"])
 @pytest.mark.parametrize("topology", ["pipeline", "compact"])
-def test_200_mb_arrive_intact_in_both_directions(tunnel: MakeTunnel, topology: str) -> None:
-    ends = tunnel("wgmpd", "wireguard-go", topology=topology)
+def test_200_mb_arrive_intact_in_both_directions(
+    tunnel: MakeTunnel, topology: str, fastpath: str
+) -> None:
+    environment = {"WGMP_FASTPATH": fastpath}
+    ends = tunnel("wgmpd", "wireguard-go", topology=topology, environment=environment)
     for sender, receiver in ((ends.left, ends.right), (ends.right, ends.left)):
         received = transfer(sender, receiver, "--bytes", str(SIZE)).finish(LIMIT_S)
         assert received.bytes == SIZE
