@@ -95,8 +95,7 @@ impl Gather {
         [first, &mut self.spill]
     }
 
-    /// What was read, in one piece. It stays valid until the next `buffers`, unless `put` says
-    /// otherwise; it must not be kept longer than that.
+    /// What was read, in one piece, valid until the next `buffers`.
     pub fn view<'v>(&mut self, length: usize) -> &'v mut [u8] {
         self.bytes += length;
         let whole: &mut [u8] = if length <= self.room {
@@ -122,8 +121,12 @@ impl Gather {
         unsafe { std::slice::from_raw_parts_mut(whole.as_mut_ptr(), whole.len()) }
     }
 
-    /// Put packets of one label, `whole` bytes that `view` returned from `at` on, into a record
-    /// for `ring`; count them as drops when there is none. `lengths`: of each packet.
+    /// What comes next was not read, but lies in memory of the caller's.
+    pub fn bring(&mut self) {
+        self.place = Place::Spill;
+    }
+
+    /// Put packets of one label, the bytes `at` of what `view` returned, into a record for `ring`; count them as drops when there is none. `lengths`: of each packet.
     pub fn put(
         &mut self,
         ring: usize,

@@ -89,7 +89,7 @@ impl PacketIntake {
 
     /// Put a packet that was refused, behind its virtio header, into a record for its peer.
     fn put(&mut self, peer: u64, packet: &[u8]) {
-        self.gather.buffers()[1][..packet.len()].copy_from_slice(packet);
+        self.gather.bring();
         self.enter(peer, packet);
         self.gather.flush(&self.counters);
     }
