@@ -9,10 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from wgmp.datagrams import Receiver, Sender
 from wgmp.protocol import ecn
 from wgmp.protocol.constants import HANDSHAKE_TRAFFIC_CLASS
 from wgmp.protocol.outcome import Endpoint
-from wgmp.udp import Receiver, Sender, explain, open_sockets
+from wgmp.udp import explain, open_sockets
 
 Pair = tuple[tuple[int, list[socket.socket]], tuple[int, list[socket.socket]]]
 

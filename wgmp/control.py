@@ -1,4 +1,4 @@
-"""The control socket of a running gateway: how `wgmp stats` reaches it.
+"""The control socket of a running gateway: what is said on it, and how `wgmp stats` asks.
 
 `/run/wgmp/IFACE.sock`, readable by its owner alone. One JSON line asks, JSON lines answer:
 
@@ -11,39 +11,29 @@
 | `{"action": "upgrade", "program": [...]}` | `Upgraded`, when the program has taken over |
 | `{"action": "capture", ...}` (taphost.py) | the tap rings, until the client hangs up |
 | anything else | `{"error": "..."}` |
+
+The gateway's side is `control_server.py`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
-import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
-from wgmp import logs, taphost
 from wgmp.errors import ConfigError, ControlError
 from wgmp.events import AnyEvent
 from wgmp.logs import LogLevel
-from wgmp.observe.collect import collect
 from wgmp.observe.snapshot import Snapshot
 from wgmp.taphost import Capture, CaptureStarted
 
-if TYPE_CHECKING:
-    from wgmp.supervisor import Supervisor
-
-log = logging.getLogger("wgmp")
-
 DIRECTORY = Path("/run/wgmp")
 
-_MAX_REQUEST_BYTES = 4096
 _CLIENT_TIMEOUT_S = 10.0
-_MOST_CONNECTIONS = 64
 _WORKERS_TIMEOUT_S = 30.0
 _UPGRADE_TIMEOUT_S = 90.0
 _MAX_DESCRIPTORS = 253  # SCM_MAX_FD, linux/include/net/scm.h
@@ -92,164 +82,22 @@ class Refusal(msgspec.Struct):
     error: str
 
 
-_decode_request: Callable[[bytes], Request] = msgspec.json.Decoder(Request).decode
 _decode_refusal = msgspec.json.Decoder(Refusal).decode
 _decode_event: Callable[[bytes], AnyEvent] = msgspec.json.Decoder(AnyEvent).decode
 _decode_upgraded = msgspec.json.Decoder(Upgraded).decode
 _decode_snapshot = msgspec.json.Decoder(Snapshot).decode
 _decode_started = msgspec.json.Decoder(CaptureStarted).decode
-_encode = msgspec.json.Encoder().encode
+_encoder = msgspec.json.Encoder()
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """Return a message as a line of JSON, without its end."""
+    return _encoder.encode(message)
 
 
 def socket_path(interface: str) -> Path:
     """Return where the gateway of the interface listens."""
     return DIRECTORY / f"{interface}.sock"
-
-
-class ControlServer:
-    """Serves one gateway's control socket on the running event loop."""
-
-    def __init__(self, listener: socket.socket, supervisor: Supervisor) -> None:
-        self._listener = listener
-        self._supervisor = supervisor
-        self._server: asyncio.AbstractServer | None = None
-        self._connections = 0
-        self._path = Path(listener.getsockname())
-        # Set by whoever knows how the gateway is handed over.
-        self.upgrade: Callable[[Sequence[str]], Awaitable[Upgraded]] = _no_upgrade
-
-    async def start(self) -> None:
-        """Begin to answer."""
-        self._server = await asyncio.start_unix_server(
-            self._serve, sock=self._listener, limit=_MAX_REQUEST_BYTES
-        )
-
-    @property
-    def descriptor(self) -> int:
-        """The listening socket, to be handed on."""
-        return self._listener.fileno()
-
-    def hold(self) -> None:
-        """Take no new request until `start`: whoever asks waits."""
-        assert self._server is not None
-        self._listener = self._listener.dup()
-        self._server.close()
-
-    def stop(self) -> None:
-        """Stop answering and remove the path."""
-        self._path.unlink(missing_ok=True)
-        if self._server is not None:
-            self._server.close()
-        self._listener.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections += 1
-        try:
-            if self._connections > _MOST_CONNECTIONS:
-                writer.write(_encode(Refusal("too many ask at once: try again later")) + b"\n")
-                return
-            async with asyncio.timeout(_CLIENT_TIMEOUT_S):
-                request = _read_request(await reader.readline())
-            match request:
-                case Subscribe():
-                    await self._tell_events(reader, writer)
-                case Capture():
-                    await self._capture(request, reader, writer)
-                case SetWorkers(count):
-                    await self._set_workers(count, writer)
-                case Upgrade(program):
-                    await self._upgrade(program, writer)
-                case _:
-                    async with asyncio.timeout(_CLIENT_TIMEOUT_S):
-                        writer.write(self._answer(request) + b"\n")
-                        await writer.drain()
-        except (TimeoutError, ConnectionError, ValueError):
-            writer.write(_encode(Refusal("one request of at most 4096 bytes, within 10 s")) + b"\n")
-        finally:
-            self._connections -= 1
-            writer.close()
-
-    def _answer(self, request: Stats | SetLevel | Refusal) -> bytes:
-        match request:
-            case Stats():
-                with logs.timed("collecting statistics"):
-                    return _encode(collect(self._supervisor))
-            case SetLevel(level):
-                self._supervisor.set_log_level(level)
-                return b"{}"
-            case Refusal():
-                return _encode(request)
-
-    async def _set_workers(self, count: int, writer: asyncio.StreamWriter) -> None:
-        try:
-            await self._supervisor.set_workers(count)
-        except ControlError as error:
-            writer.write(_encode(Refusal(str(error))) + b"\n")
-        else:
-            writer.write(b"{}\n")
-
-    async def _upgrade(self, program: list[str], writer: asyncio.StreamWriter) -> None:
-        """Hand over, answer, and be gone: everything is the successor's by then."""
-        try:
-            upgraded = await self.upgrade(program)
-        except ControlError as error:
-            writer.write(_encode(Refusal(str(error))) + b"\n")
-            return
-        log.info("process %d, version %s, has taken over", upgraded.pid, upgraded.version)
-        with contextlib.suppress(ConnectionError):
-            writer.write(_encode(upgraded) + b"\n")
-            await writer.drain()
-        os._exit(0)
-
-    async def _tell_events(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        """Write events until the client hangs up or the gateway stops.
-
-        Waiting for a slow client is this task's alone; its queue overflows meanwhile.
-        """
-        hub = self._supervisor.events
-        subscription = hub.subscribe()
-        hung_up = asyncio.ensure_future(reader.read())
-        hung_up.add_done_callback(lambda _: subscription.close())
-        try:
-            writer.write(b"{}\n")
-            while events := await subscription.take():
-                writer.write(b"".join(_encode(event) + b"\n" for event in events))
-                await writer.drain()
-        except ConnectionError:
-            return  # it hung up while we wrote
-        finally:
-            hung_up.cancel()
-            hub.unsubscribe(subscription)
-
-    async def _capture(
-        self, request: Capture, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        """Hand the tap rings over; turn the taps off when the client hangs up."""
-        try:
-            answer, descriptors = taphost.start(self._supervisor, request)
-        except ControlError as error:
-            writer.write(_encode(Refusal(str(error))) + b"\n")
-            return
-        try:
-            taphost.send_descriptors(writer.get_extra_info("socket").fileno(), descriptors)
-            writer.write(_encode(answer) + b"\n")
-            await writer.drain()
-            await reader.read()
-        finally:
-            self._supervisor.fabric.taps.stop()
-
-
-async def _no_upgrade(program: Sequence[str]) -> Upgraded:
-    raise ControlError("this gateway cannot be handed over")
-
-
-def _read_request(line: bytes) -> Request | Refusal:
-    try:
-        return _decode_request(line)
-    except msgspec.DecodeError as error:
-        return Refusal(f"not a request: {error}")
 
 
 def ask_stats(interface: str) -> Snapshot:
@@ -310,7 +158,7 @@ def _asking(interface: str, request: Request) -> Iterator[tuple[socket.socket, B
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(_CLIENT_TIMEOUT_S)
             client.connect(str(path))
-            client.sendall(_encode(request) + b"\n")
+            client.sendall(encode(request) + b"\n")
             with client.makefile("rb") as answer:
                 yield client, answer
     except PermissionError:

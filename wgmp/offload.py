@@ -8,7 +8,7 @@
 | udp_gro | one receive bring a train of datagrams (UDP_GRO) | setsockopt |
 
 They are probed at start. The kernel may still refuse UDP_SEGMENT later, for one path or for
-good; the udp_writer then goes on without it (udp.py).
+good; the udp_writer then goes on without it (datagrams.py).
 """
 
 from __future__ import annotations

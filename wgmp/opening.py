@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from wgmp import config as quick
 from wgmp import control, sandbox, tun, uapi_server
+from wgmp.control_server import ControlServer
 from wgmp.errors import SocketError
 from wgmp.fastpath.choice import load
 from wgmp.inheritance import Inheritance
@@ -43,7 +44,7 @@ class Opened:
 
     supervisor: Supervisor
     uapi: socket.socket
-    control: control.ControlServer
+    control: ControlServer
     metrics: MetricsServer | None
 
     async def answer(self) -> None:
@@ -92,7 +93,7 @@ def open_gateway(start: Start) -> Opened:
         raise
     if options.config is not None:
         supervisor.names = Names([options.config])
-    return Opened(supervisor, uapi, control.ControlServer(listener, supervisor), metrics)
+    return Opened(supervisor, uapi, ControlServer(listener, supervisor), metrics)
 
 
 def _tun_descriptor(start: Start) -> int:

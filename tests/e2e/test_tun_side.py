@@ -15,7 +15,7 @@ from hostile.wire import Wire, inside
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
 
-from wgmp import udp
+from wgmp import datagrams, udp
 from wgmp.netns import Namespace, Namespaces, wait_for
 
 from .capture import Capture
@@ -456,10 +456,10 @@ def test_answers_go_out_by_the_route_and_not_where_the_question_came_in(
     wire = Wire(peer, here, (target, port))
     wire.send(b"question")
     ready, _, _ = select.select(sockets, [], [], 2)
-    received = udp.Receiver().receive(ready[0], [memoryview(bytearray(100))])
+    received = datagrams.Receiver().receive(ready[0], [memoryview(bytearray(100))])
     assert received is not None
     assert received[1] is not None
-    udp.Sender(sockets, segments=False).send(memoryview(b"answer"), received[1].endpoint)
+    datagrams.Sender(sockets, segments=False).send(memoryview(b"answer"), received[1].endpoint)
     assert wire.receive() == b"answer"
     for sock in (*sockets, wire.socket):
         sock.close()

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from wgmp.counters import Block, Counter
+from wgmp.datagrams import Receiver, Sender, Source, TrainRefusedError
 from wgmp.fastpath.interface import Admit
 from wgmp.peertable import IndexTable, PeerTable
 from wgmp.protocol import messages
@@ -23,7 +24,6 @@ from wgmp.protocol.outcome import DropReason, Endpoint
 from wgmp.record import HANDSHAKE, Kind, Record, ecn_flags, pack_endpoint
 from wgmp.ring import RingReader, RingWriter
 from wgmp.stream import Intake, Label, RecordStream
-from wgmp.udp import Receiver, Sender, Source, TrainRefusedError
 
 _MAX_RECEIVE_BYTES: Final = 65_535
 # A transport datagram begins with type and receiver index.
