@@ -23,6 +23,8 @@ STRANGER = 4
 KEYS = b"\x11" * 32, b"\x22" * 32
 ENDPOINT = Endpoint(bytes([192, 0, 2, 1]), 51820, 0, bytes([192, 0, 2, 2]), 7)
 MTU = 1420
+# Nobody sleeps behind the rings.
+BELL = Doorbell(Segment("bells", 64), 0)
 
 
 class Ring:
@@ -30,8 +32,7 @@ class Ring:
 
     def __init__(self, slots: int = 8) -> None:
         segment = create_ring("test", slots, SLOT_BYTES)
-        # Nobody sleeps behind it.
-        self.writer = RingWriter(segment, Doorbell(Segment("bells", 64), 0))
+        self.writer = RingWriter(segment, BELL)
         self.reader = RingReader(segment)
 
     def offer(self, kind: Kind, packets: Sequence[bytes], flags: int = 0, peer: int = PEER) -> None:
@@ -80,14 +81,18 @@ class Ends:
         routes.insert((1).to_bytes(4, "big"), 32, PEER)
         routes.insert((1).to_bytes(16, "big"), 128, PEER)
         self.peers.row(PEER).adopt()
+        refuse, keypair = self.refuse, self.keypair
+
+        def find(index: int) -> tuple[Keypair, int] | DropReason:
+            # Knows no more than it needs: an opener that led back to this object would keep it,
+            # with its shared memory, for ever.
+            return refuse.get(index) or (keypair, PEER)
+
         drops = self.peers.peer_drops
         self._sealer = self.fastpath.sealer(self.sealed.writer, self.counters, drops)
         self._opener = self.fastpath.opener(
-            self.opened.writer, routes, self.counters.inward, drops, self.coalesce, self._find
+            self.opened.writer, routes, self.counters.inward, drops, self.coalesce, find
         )
-
-    def _find(self, index: int) -> tuple[Keypair, int] | DropReason:
-        return self.refuse.get(index) or (self.keypair, PEER)
 
     def seal(self, packets: Sequence[bytes], flags: int = 0) -> tuple[int, int]:
         """Seal one record of packets behind virtio headers."""
