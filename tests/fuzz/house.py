@@ -11,7 +11,6 @@ Nothing it sends leaves the loopback device, wherever it is told to send.
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import socket
 import struct
@@ -182,9 +181,9 @@ class House:
         return counts
 
     def close(self) -> None:
-        """Close all sockets and doorbells."""
-        for bell in self.fabric.doorbells.values():
-            os.close(bell.descriptor)
+        """Close all sockets, doorbells and taps."""
+        for each in (*self.fabric.doorbells.values(), self.fabric.taps):
+            each.close()
         for sock in (self.tun, self._role_tun, self.wire, *self._sockets):
             sock.close()
 

@@ -7,7 +7,6 @@ a raw peer that shares no code with the protocol core.
 
 from __future__ import annotations
 
-import os
 import weakref
 from dataclasses import dataclass, field
 
@@ -52,9 +51,9 @@ class Rig:
     fabric: Fabric = field(default_factory=lambda: Fabric(build(Shape.PIPELINE, 1)))
 
     def __post_init__(self) -> None:
-        # A gateway's process ends with its doorbells; this one makes a hundred gateways.
-        bells = [bell.descriptor for bell in self.fabric.doorbells.values()]
-        weakref.finalize(self, lambda: [os.close(descriptor) for descriptor in bells])
+        # A gateway's process ends with its descriptors; this one makes a hundred gateways.
+        for each in (*self.fabric.doorbells.values(), self.fabric.taps):
+            weakref.finalize(self, each.close)
         self.private_key = rawcrypto.digest(b"the gateway")
         self.admission = Admission(self.fabric.context("admission", DEVICES))
         self.worker = Worker(self.fabric.context("worker0", DEVICES))

@@ -55,8 +55,8 @@ def bench() -> Iterator[Bench]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         stranger.connect(("127.0.0.1", port))
         yield Bench(reader, fabric, devices, stranger)
-    for sock in sockets:
-        sock.close()
+    for each in (*sockets, *fabric.doorbells.values(), fabric.taps):
+        each.close()
 
 
 def test_a_message_lies_behind_its_sender(bench: Bench) -> None:
