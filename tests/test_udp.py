@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import select
 import socket
 from collections.abc import Iterator
+from multiprocessing.connection import wait
 
 import pytest
 
@@ -32,7 +32,7 @@ def pair() -> Iterator[Pair]:
 
 
 def receive(sockets: list[socket.socket]) -> tuple[bytes, Endpoint]:
-    ready, _, _ = select.select(sockets, [], [], 5)
+    ready = wait(sockets, 5)
     buffer = memoryview(bytearray(65_507))
     received = Receiver().receive(ready[0], [buffer])
     assert received is not None
@@ -106,7 +106,7 @@ def test_traffic_class_is_sent_and_its_ecn_field_received(pair: Pair, address: b
     receiver = Receiver()
     for sent in (ecn.NOT_ECT, ecn.CE, HANDSHAKE_TRAFFIC_CLASS, ecn.ECT_1, ecn.ECT_0, ecn.NOT_ECT):
         Sender(left, True).send(memoryview(b"x"), Endpoint(address, right_port), sent)
-        ready, _, _ = select.select(right, [], [], 5)
+        ready = wait(right, 5)
         received = receiver.receive(ready[0], [buffer])
         assert received is not None
         assert received[1] is not None
@@ -121,7 +121,7 @@ def test_whole_traffic_class_is_on_the_wire(pair: Pair) -> None:
         Sender(left, True).send(memoryview(b"x"), Endpoint(LOOPBACK4, right_port), traffic_class)
     classes = []
     for _ in range(2):
-        select.select([right[0]], [], [], 5)
+        wait([right[0]], 5)
         _, ancillary, _, _ = right[0].recvmsg(10, 256)
         classes += [content[0] for _, kind, content in ancillary if kind == socket.IP_TOS]
     assert classes == [HANDSHAKE_TRAFFIC_CLASS, 0]
@@ -131,7 +131,7 @@ def test_oversized_datagram_is_reported_without_an_endpoint() -> None:
     port, sockets = open_sockets(0, 0)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.sendto(bytes(100), ("127.0.0.1", port))
-    select.select(sockets, [], [], 5)
+    wait(sockets, 5)
     assert Receiver().receive(sockets[0], [memoryview(bytearray(50))]) == (50, None)
     for sock in sockets:
         sock.close()

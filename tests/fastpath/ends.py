@@ -26,6 +26,9 @@ MTU = 1420
 # Nobody sleeps behind the rings.
 BELL = Doorbell(Segment("bells", 64), 0)
 
+# Nobody sleeps behind the rings. One for all: each has a descriptor.
+BELL = Doorbell(Segment("bells", 64), 0)
+
 
 class Ring:
     """A ring and both its ends."""

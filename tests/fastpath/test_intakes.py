@@ -39,9 +39,15 @@ class Tun:
     """An intake that reads what is written to `end`; peers 1..4 belong to worker peer & 1."""
 
     end: socket.socket
+    device: socket.socket
     intake: PacketIntake
     rings: list[Ring]
     counters: Counters
+
+    def close(self) -> None:
+        """Let both ends go."""
+        self.end.close()
+        self.device.close()
 
     def write(self, body: bytes) -> None:
         """Let the device have a packet."""
@@ -74,18 +80,17 @@ def make_tun(path: Choice, slots: int = 16) -> Tun:
         peers.set_owner(peer, peer & 1)
         routes.insert(bytes([10, 0, 0, peer]), 32, peer)
     rings, counters = [Ring(slots), Ring(slots)], Counters(create_counters(1), 0)
-    queue = TunQueue(os.dup(theirs.fileno()), virtio_header=True)
+    queue = TunQueue(theirs.fileno(), virtio_header=True)
     writers = [ring.writer for ring in rings]
     intake = fastpath.packet_intake(queue, writers, peers, routes, counters)
     intake.mtu = 1420
-    theirs.close()
-    return Tun(ours, intake, rings, counters)
+    return Tun(ours, theirs, intake, rings, counters)
 
 
 @pytest.fixture
 def tun(path: Choice) -> Iterator[Tun]:
     made = make_tun(path)
-    with closing(made.end):
+    with closing(made):
         yield made
 
 
@@ -140,7 +145,7 @@ def test_super_packet_is_as_long_as_its_segments(tun: Tun) -> None:
 @both_paths
 def test_full_ring_drops_and_counts(path: Choice) -> None:
     tun = make_tun(path, slots=1)
-    with closing(tun.end):
+    with closing(tun):
         for number in range(3):
             tun.write(packet(1, 1400, fill=number))
             tun.read()
@@ -164,7 +169,7 @@ def test_both_intakes_hand_on_the_same_packets(
     seen = []
     for path in PATHS:
         tun = make_tun(path, slots=64)
-        with closing(tun.end):
+        with closing(tun):
             refused = []
             for start in range(0, len(packets), burst):
                 for number, (peer, length, mark) in enumerate(packets[start : start + burst]):

@@ -11,10 +11,10 @@ Nothing it sends leaves the loopback device, wherever it is told to send.
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 import struct
 from collections.abc import Iterator
+from multiprocessing.connection import wait
 
 from hostile import rawcrypto
 from hostile.rawpeer import INITIATION, RawPeer, Session
@@ -114,7 +114,7 @@ class House:
         self.now += seconds
         for _ in range(_ENOUGH_STEPS):
             for role in self.roles.values():
-                role.readable |= bool(select.select(role.descriptors(), [], [], 0)[0])
+                role.readable |= bool(wait(role.descriptors(), 0))
             busy = [role.step(self.now) for role in self.roles.values()]
             if not any(busy):
                 return
