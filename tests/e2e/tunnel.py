@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -83,7 +84,9 @@ class Gateway:
     def _serves(self) -> bool:
         code = self.process.poll()
         assert code is None, f"{self.program} exited with {code}: {self.log.read_text()}"
-        return self.socket.exists()
+        # Its path is there a moment before anybody listens, and `wg` removes it then.
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.socket)) == 0
 
     def wg(self, *arguments: str, stdin: str | None = None) -> str:
         """Run `wg`; return what it printed. Fails the test when it fails."""
