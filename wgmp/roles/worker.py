@@ -31,7 +31,7 @@ from wgmp.worker.tapping import Tapping
 from wgmp.worker.transport import Transport
 
 # Records taken from one ring in one step.
-_BURST = 8
+_BURST = 16
 # Peers a successor takes over per step, so that it serves its rings meanwhile.
 _RETURNS = 8
 # Timers served in one step: thousands of peers may be due at once, when the interface comes up.

@@ -17,7 +17,7 @@ use crate::ring::{RingWriter, Writer};
 
 /// A turn ends after so many records, reads or bytes: then the roles behind get theirs, before
 /// the rings between are full.
-const TURN_RECORDS: usize = 12;
+const TURN_RECORDS: usize = 8;
 const TURN_READS: usize = 256;
 const TURN_BYTES: usize = 256 << 10;
 
