@@ -54,7 +54,9 @@ def test_both_sides_of_a_tunnel_are_in_one_file_that_the_key_log_decrypts(
     ends = tunnel("wgmpd", "wireguard-go", psk=True, topology=topology)
     left, right = ends.left, ends.right
     file, keys = tmp_path / "both.pcapng", tmp_path / "keys"
-    captured(left, file, lambda: left.ping(right.inner4), "--keys", str(keys))
+    # The very last packet may come too late for the capture's end.
+    pings = [right.inner4, right.inner4]
+    captured(left, file, lambda: list(map(left.ping, pings)), "--keys", str(keys))
     assert keys.stat().st_mode & 0o777 == 0o600
     fields = ("-e", "frame.interface_name", "-e", "_ws.col.Protocol", "-e", "frame.comment")
     lines = tshark(file, *fields)
@@ -66,7 +68,7 @@ def test_both_sides_of_a_tunnel_are_in_one_file_that_the_key_log_decrypts(
     assert first == [left.outer4, right.outer4, "1"]
     decrypting = ("-o", f"wg.keylog_file:{keys}", "-o", "wg.dissect_packet:TRUE")
     shown = tshark(file, *decrypting, "-Y", "wg && icmp", "-e", "icmp.type")
-    assert shown == [["8"], ["0"]]
+    assert shown[:3] == [["8"], ["0"], ["8"]]
     assert tshark(file, "-Y", "wg && icmp", "-e", "icmp.type") == []
 
 
