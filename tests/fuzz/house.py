@@ -182,8 +182,9 @@ class House:
 
     def close(self) -> None:
         """Close all sockets, doorbells and taps."""
-        for each in (*self.fabric.doorbells.values(), self.fabric.taps):
-            each.close()
+        for bell in self.fabric.doorbells.values():
+            bell.close()
+        self.fabric.taps.close()
         for sock in (self.tun, self._role_tun, self.wire, *self._sockets):
             sock.close()
 
