@@ -1,8 +1,8 @@
 //! wgmp's native fast path: all that happens once per packet, as batch functions over records.
 //!
 //! ```text
-//! out  tun.rs (read, route) -> ring -> seal.rs (segment.rs, session.rs) -> ring -> udp.rs (send)
-//! in   udp.rs (receive, sort) -> ring -> open.rs (session.rs, coalesce.rs) -> ring -> tun.rs (write)
+//! out  tun.rs (read, route) -> ring -> seal.rs (segment.rs, session.rs) -> ring -> send.rs
+//! in   receive.rs -> ring -> open.rs (session.rs, coalesce.rs) -> ring -> tun.rs (write)
 //! ```
 //!
 //! Nothing here decides: handshakes, timers, configuration and errors are Python's. Each call gets
@@ -17,6 +17,7 @@
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+pub mod address;
 pub mod allowedips;
 pub mod checksum;
 pub mod coalesce;
@@ -26,13 +27,14 @@ pub mod layout;
 pub mod memory;
 pub mod open;
 pub mod packet;
+pub mod receive;
 pub mod record;
 pub mod ring;
 pub mod seal;
 pub mod segment;
+pub mod send;
 pub mod session;
 pub mod tun;
-pub mod udp;
 
 /// Order every earlier load and store of this thread before every later one.
 #[pyfunction]
@@ -63,7 +65,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<open::Opener>()?;
     module.add_class::<tun::PacketIntake>()?;
     module.add_class::<tun::PacketWriter>()?;
-    module.add_class::<udp::DatagramIntake>()?;
-    module.add_class::<udp::DatagramWriter>()?;
+    module.add_class::<receive::DatagramIntake>()?;
+    module.add_class::<send::DatagramWriter>()?;
     Ok(())
 }
