@@ -7,7 +7,7 @@ wireguard_exporter with device and public_key: dashboards made for either work o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from wgmp.addresses import format_endpoint, format_prefix
 from wgmp.keys import to_base64
@@ -29,6 +29,26 @@ class _Peer(NamedTuple):
     sent: int
     handshake_s: int
     drops: dict[str, int]
+    info: int = 1
+
+
+_Head = tuple[Literal["counter", "gauge"], str]
+
+_SENT: _Head = "counter", "Bytes sent to the peer"
+_RECEIVED: _Head = "counter", "Bytes received from the peer"
+_HANDSHAKE: _Head = "gauge", "UNIX timestamp of the latest handshake with the peer, 0 for never"
+_INFO: _Head = "gauge", "Always 1; endpoint, allowed IPs and name of the peer"
+
+# Name, kind and help of each family; the fields of _Peer with its labels and its value.
+_FAMILIES: Final = (
+    ("wireguard_sent_bytes_total", *_SENT, "labels", "sent"),
+    ("wireguard_received_bytes_total", *_RECEIVED, "labels", "received"),
+    ("wireguard_latest_handshake_seconds", *_HANDSHAKE, "labels", "handshake_s"),
+    ("wireguard_peer_info", *_INFO, "info_labels", "info"),
+    ("wireguard_peer_receive_bytes_total", *_RECEIVED, "device_labels", "received"),
+    ("wireguard_peer_transmit_bytes_total", *_SENT, "device_labels", "sent"),
+    ("wireguard_peer_last_handshake_seconds", *_HANDSHAKE, "device_labels", "handshake_s"),
+)
 
 
 def peer_families(supervisor: Supervisor) -> Iterator[Family | None]:
@@ -39,48 +59,8 @@ def peer_families(supervisor: Supervisor) -> Iterator[Family | None]:
         peers.append(_peer(supervisor, entry, names))
         if number % 200 == 199:
             yield None
-    yield Family(
-        "wireguard_sent_bytes_total",
-        "counter",
-        "Bytes sent to the peer",
-        ((peer.labels, peer.sent) for peer in peers),
-    )
-    yield Family(
-        "wireguard_received_bytes_total",
-        "counter",
-        "Bytes received from the peer",
-        ((peer.labels, peer.received) for peer in peers),
-    )
-    yield Family(
-        "wireguard_latest_handshake_seconds",
-        "gauge",
-        "UNIX timestamp of the latest handshake with the peer, 0 for never",
-        ((peer.labels, peer.handshake_s) for peer in peers),
-    )
-    yield Family(
-        "wireguard_peer_info",
-        "gauge",
-        "Always 1; endpoint, allowed IPs and name of the peer",
-        ((peer.info_labels, 1) for peer in peers),
-    )
-    yield Family(
-        "wireguard_peer_receive_bytes_total",
-        "counter",
-        "Bytes received from the peer",
-        ((peer.device_labels, peer.received) for peer in peers),
-    )
-    yield Family(
-        "wireguard_peer_transmit_bytes_total",
-        "counter",
-        "Bytes sent to the peer",
-        ((peer.device_labels, peer.sent) for peer in peers),
-    )
-    yield Family(
-        "wireguard_peer_last_handshake_seconds",
-        "gauge",
-        "UNIX timestamp of the latest handshake with the peer, 0 for never",
-        ((peer.device_labels, peer.handshake_s) for peer in peers),
-    )
+    for name, kind, text, which, value in _FAMILIES:
+        yield Family(name, kind, text, ((getattr(p, which), getattr(p, value)) for p in peers))
     interface = supervisor.interface
     yield Family(
         "wgmp_peer_drops_total",
