@@ -22,7 +22,7 @@ from wgmp.fabric import Fabric
 from wgmp.role import Devices, Role
 from wgmp.roles import build_role
 from wgmp.sandbox import OFF, Sandbox
-from wgmp.syscalls import PR_SET_PDEATHSIG, prctl
+from wgmp.syscalls import PR_SET_PDEATHSIG, prctl, signal_name
 from wgmp.topology import ProcessRow
 
 log = logging.getLogger("wgmp")
@@ -122,7 +122,7 @@ class Child:
             return f"{how}ended"
         if result.si_code == os.CLD_EXITED:
             return f"{how}exited with {result.si_status}"
-        return f"{how}was killed by {signal.Signals(result.si_status).name}"
+        return f"{how}was killed by {signal_name(result.si_status)}"
 
 
 def spawn(
@@ -142,7 +142,11 @@ def spawn(
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(trace)
+        raise
     if pid:
         theirs.close()
         return Child(row, pid, ours, trace)

@@ -91,11 +91,15 @@ class Children:
     # --- one generation ---
 
     def fill(self) -> None:
-        """Start each process of the topology that does not run. Raises OSError."""
+        """Start each process of the topology that does not run; stop the gateway if that fails."""
         self._leaving = False
         for row in self.fabric.topology.processes:
             if row.name not in self.living:
-                self._start(row)
+                try:
+                    self._start(row)
+                except OSError as error:
+                    self._parent.stop(RoleError(f"{row.name} {_not_forked(error)}"))
+                    return
 
     async def wait_until_ready(self) -> None:
         """Return when all are ready, or the end has begun. Raises RoleError after a while."""
@@ -167,20 +171,27 @@ class Children:
         if not child.ready and not self.deaths.restarts[name]:
             self._parent.stop(RoleError(f"{name} {how} before it was ready"))
             return
-        delay_s = self.deaths.died(name, boottime() - child.started_at)
+        self._succeed(child.row, how, boottime() - child.started_at)
+
+    def _succeed(self, row: ProcessRow, how: str, age_s: float) -> None:
+        """Let a successor come, or give up. `how` the last one ended, `age_s` old, in words."""
+        delay_s = self.deaths.died(row.name, age_s)
         if delay_s is None:
-            count = self.deaths.in_a_row[name]
-            failure = RoleError(f"{name} {how}, for the {count}th time in a row: giving up")
+            count = self.deaths.in_a_row[row.name]
+            failure = RoleError(f"{row.name} {how}, for the {count}th time in a row: giving up")
             self._parent.stop(failure)
             return
-        self.events.publish(RoleRestarted(process=name, how=how, delay_s=delay_s))
-        loop.call_later(delay_s, self._replace, child.row)
+        self.events.publish(RoleRestarted(process=row.name, how=how, delay_s=delay_s))
+        asyncio.get_running_loop().call_later(delay_s, self._replace, row)
 
     def _replace(self, row: ProcessRow) -> None:
         """Start a successor, unless its place is taken by now, or there is none any more."""
         vacant = row in self.fabric.topology.processes and row.name not in self.living
         if vacant and not self._leaving and not self._ending:
-            self._start(row)
+            try:
+                self._start(row)
+            except OSError as error:
+                self._succeed(row, _not_forked(error), 0.0)
 
     # --- a second generation ---
 
@@ -272,3 +283,7 @@ class Children:
                     log.error("%s: %s", child.row.name, text)
                 else:
                     self._parent.stop(RoleError(f"{child.row.name} cannot start: {text}"))
+
+
+def _not_forked(error: OSError) -> str:
+    return f"cannot be forked: {error.strerror}"

@@ -28,7 +28,7 @@ from wgmp.control import (
     Upgraded,
     encode,
 )
-from wgmp.errors import ControlError
+from wgmp.errors import UNDECODABLE, ControlError
 from wgmp.observe.collect import collect
 from wgmp.taphost import Capture
 
@@ -186,5 +186,5 @@ async def _no_upgrade(program: Sequence[str]) -> Upgraded:
 def _read_request(line: bytes) -> Request | Refusal:
     try:
         return _decode_request(line)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         return Refusal(f"not a request: {error}")

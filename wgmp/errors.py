@@ -7,12 +7,19 @@ with errors of their own derive them from one of these.
 
 from __future__ import annotations
 
+import msgspec
+
 EXIT_CODES = (
     (0, "done"),
     (1, "failed, for the reason in one line on standard error"),
     (2, "a mistake on the command line or in a file, and what to write instead"),
     (130, "ended by Ctrl-C"),
 )
+
+
+# What msgspec raises for bytes that are no message. Where text is not UTF-8, or things are nested
+# too deep, Python's own errors come through.
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class WgmpError(Exception):

@@ -97,11 +97,15 @@ class Fabric:
             if self.topology.process_of(row.consumer) in processes
         )
 
-    def retire(self, successor: Fabric) -> None:
-        """All processes of this topology have ended: close what is open, and the books."""
+    def close(self) -> None:
+        """Close what is open; processes of this topology that still run have their own copies."""
         for bell in self.doorbells.values():
             bell.close()
         self.taps.close()
+
+    def retire(self, successor: Fabric) -> None:
+        """All processes of this topology have ended: close what is open, and the books."""
+        self.close()
         remaining = {row.name for row in successor.topology.roles}
         for row in self.topology.roles:
             if row.name not in remaining:

@@ -7,9 +7,11 @@ more. All of it runs on the event loop.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 
 from wgmp.child import Child
+from wgmp.errors import UNDECODABLE
 from wgmp.orders import (
     MAX_MESSAGE_BYTES,
     LoopOrder,
@@ -18,6 +20,8 @@ from wgmp.orders import (
     decode_report,
     encode_orders,
 )
+
+log = logging.getLogger("wgmp")
 
 
 class Mail:
@@ -67,4 +71,10 @@ class Mail:
             if not message:
                 asyncio.get_running_loop().remove_reader(child.control.fileno())
                 return
-            self._heed(child, decode_report(message))
+            try:
+                report = decode_report(message)
+            except UNDECODABLE as error:
+                log.error("%s reports nonsense, and is ended: %s", child.row.name, error)
+                child.kill()
+            else:
+                self._heed(child, report)

@@ -52,11 +52,18 @@ async def reshard(children: Children, workers: int) -> None:
         return
     if old.taps.busy:
         raise ControlError("a capture is running: end it, then change the workers")
-    fabric = old.succeed(build(old.topology.shape, workers))
-    newcomers = children.recruit(fabric)
-    if not await are_ready(newcomers):
-        await children.dismiss(newcomers)
-        raise ControlError("a process of the new generation did not start: see the log")
+    try:
+        fabric = old.succeed(build(old.topology.shape, workers))
+    except OSError as error:
+        raise ControlError(f"there is no room for more workers: {error.strerror}") from error
+    try:
+        newcomers = children.recruit(fabric)
+        if not await are_ready(newcomers):
+            await children.dismiss(newcomers)
+            raise ControlError("a process of the new generation did not start: see the log")
+    except ControlError:
+        fabric.close()
+        raise
     started = asyncio.get_running_loop().time()
     orderly = await leave(children)
     children.begin(fabric, newcomers, orderly)

@@ -1,9 +1,12 @@
-"""System calls that Python has no function for, through the C library's `prctl` and `syscall`."""
+"""System calls that Python has no function for, through the C library's `prctl` and `syscall`;
+and names of signals, of which it does not know all.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import signal
 from typing import Any
 
 # linux/prctl.h
@@ -29,6 +32,14 @@ def parent_death_signal() -> int:
 def syscall(number: int, *arguments: Any) -> int:
     """Call the system call of that number; numbers go as unsigned longs. Raises OSError."""
     return _checked(_libc.syscall(ctypes.c_long(number), *map(_word, arguments)))
+
+
+def signal_name(number: int) -> str:
+    """Return a signal's name, such as SIGKILL; most of the real-time signals have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _word(argument: Any) -> Any:

@@ -49,6 +49,14 @@ def test_a_second_start_has_the_same_key_and_a_changed_one_a_new_public_key(tmp_
     assert public == keys.to_base64(keys.public_key_of(new))
 
 
+def test_a_damaged_public_key_file_is_written_anew(tmp_path: Path) -> None:
+    key = secrets_of(tmp_path, NetworkSettings()).private.public()
+    public = tmp_path / "home" / "public.key"
+    public.write_bytes(b"\xff\0")
+    secrets_of(tmp_path, NetworkSettings())
+    assert public.read_text().strip() == keys.to_base64(key)
+
+
 def test_a_key_file_of_ones_own_is_never_made(tmp_path: Path) -> None:
     path = tmp_path / "mine.key"
     network = NetworkSettings(private_key_path=str(path))

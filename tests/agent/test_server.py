@@ -69,6 +69,8 @@ async def works(path: Path) -> bool:
         (b"hello\n", None, "JSON is malformed"),
         (b"\n", None, "truncated"),
         (b"\xff\xfe\n", None, "not a request"),
+        (b'{"action": "\xff"}\n', None, "not a request"),
+        (b'{"id": "\xff", "action": "explode"}\n', None, "not a request"),
         (b"[]\n", None, "Expected `object`, got `array`"),
         (b'{"id": 7}\n', 7, "missing required field `action`"),
         (b'{"id": "x", "action": "explode"}\n', "x", "Invalid value 'explode'"),

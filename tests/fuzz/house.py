@@ -182,9 +182,7 @@ class House:
 
     def close(self) -> None:
         """Close all sockets, doorbells and taps."""
-        for bell in self.fabric.doorbells.values():
-            bell.close()
-        self.fabric.taps.close()
+        self.fabric.close()
         for sock in (self.tun, self._role_tun, self.wire, *self._sockets):
             sock.close()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from wgmp.manage.journal import Journal, Undo
 
 
@@ -26,10 +28,26 @@ def test_what_was_added_is_there_after_a_crash_and_gone_when_undone(tmp_path: Pa
     assert list(path.parent.iterdir()) == []
 
 
-def test_a_damaged_file_is_an_empty_list(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b'{"namespace": 1, "steps": [{"com',
+        b'{"namespace": 1, "steps": [{"command": ["\xff"]}]}',
+        b'{"namespace": 1, "steps": ' + b"[" * 5000,
+        b'{"namespace": 1, "steps": [{"undo": "rm"}]}',
+    ],
+)
+def test_a_damaged_file_is_warned_of_and_an_empty_list(
+    tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "wg0.undo"
-    path.write_text('{"namespace": 1, "steps": [{"com')
-    assert Journal(path).steps == ()
+    path.write_bytes(damage)
+    journal = Journal(path)
+    assert journal.steps == ()
+    assert f"{path} is damaged, and what it should undo stays" in caplog.text
+    journal.add(undo("one"))
+    assert Journal(path).steps == (undo("one"),)
 
 
 def test_a_shared_setting_is_found_with_the_others_only(tmp_path: Path) -> None:

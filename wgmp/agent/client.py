@@ -21,7 +21,7 @@ import msgspec
 
 from wgmp.agent import api
 from wgmp.agent.settings import DEFAULT_SOCKET
-from wgmp.errors import ControlError
+from wgmp.errors import UNDECODABLE, ControlError
 from wgmp.observe.snapshot import Snapshot
 
 _Result = TypeVar("_Result")
@@ -146,7 +146,7 @@ class Client:
             return msgspec.json.decode(await answer, type=kind)
         except OSError as error:
             raise ControlError(f"the agent hung up: {error}") from error
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             raise ControlError(f"the agent's answer is not understood: {error}") from error
         finally:
             del self._asked[request.id]
@@ -162,7 +162,7 @@ class Client:
                 else:
                     refusal = self._hand_over(msgspec.json.decode(line, type=api.Answer))
                     end = RefusedError(refusal) if refusal is not None else end
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, *UNDECODABLE) as error:
             end = ControlError(f"the agent's connection broke: {error}")
         finally:
             self._end = end

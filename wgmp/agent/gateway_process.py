@@ -11,13 +11,13 @@ import contextlib
 import errno
 import logging
 import os
-import signal
 import socket
 import sys
 
 from wgmp import control, uapi_server
 from wgmp.agent import uapi_client
 from wgmp.errors import CommandError, ControlError, RoleError
+from wgmp.syscalls import signal_name
 
 log = logging.getLogger("wgmp")
 
@@ -89,7 +89,7 @@ class GatewayProcess:
         code = await self._process.wait()
         await asyncio.shield(self._reader)
         if code < 0:
-            return f"the gateway was killed by {signal.Signals(-code).name}"
+            return f"the gateway was killed by {signal_name(-code)}"
         return self._last_line or f"the gateway ended with exit code {code}" if code else ""
 
     async def stop(self) -> None:

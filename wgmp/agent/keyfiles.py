@@ -55,9 +55,9 @@ def _private(name: str, network: NetworkSettings, agent: AgentSettings) -> Secre
         log.info("%s: a private key was made: %s", name, path)
     private = read(path)
     public = directory / "public.key"
-    text = keys.to_base64(private.public())
+    text = keys.to_base64(private.public()).encode()
     with contextlib.suppress(OSError):
-        if public.read_text().strip() == text:
+        if public.read_bytes().strip() == text:
             return private
     write(public, private.public())
     log.info("%s: the public key, for the peers, is in %s", name, public)

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from wgmp.agent.gateway_process import remove_sockets
+from wgmp.errors import UNDECODABLE
 from wgmp.files import write_whole
 from wgmp.manage import link
 from wgmp.manage.journal import Journal
@@ -74,7 +75,7 @@ def _read(path: Path) -> dict[str, RunningGateway]:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, RunningGateway])
     except FileNotFoundError:
         return {}
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         log.warning("%s is damaged, and what it names is not cleared: %s", path, error)
         return {}
 

@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from wgmp.agent.api import LINE_BYTES_MAX, Answer, Refusal, Request, Subscribe
-from wgmp.errors import WgmpError
+from wgmp.errors import UNDECODABLE, WgmpError
 from wgmp.uapi_server import bind_socket
 
 log = logging.getLogger("wgmp")
@@ -128,7 +128,7 @@ class ApiServer:
         """Answer one line."""
         try:
             request = _decode(line)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except UNDECODABLE as error:
             refusal = Refusal(code="malformed", message=f"not a request: {error}")
             client.write(_encode(Answer(id=_id_in(line), error=refusal)) + b"\n")
             return
@@ -187,6 +187,6 @@ class _Id(msgspec.Struct):
 
 
 def _id_in(line: bytes) -> int | str | None:
-    with contextlib.suppress(msgspec.DecodeError, RecursionError):
+    with contextlib.suppress(*UNDECODABLE):
         return msgspec.json.decode(line, type=_Id).id
     return None

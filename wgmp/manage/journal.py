@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from wgmp.errors import PrivilegeError
+from wgmp.errors import UNDECODABLE, PrivilegeError
 from wgmp.files import write_whole
 
 DIRECTORY = Path("/run/wgmp")
@@ -104,7 +104,7 @@ def _read(path: Path) -> _File | None:
         raise PrivilegeError(
             f"{path} is not yours to read: run as root", error.errno or 0
         ) from error
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         log.warning("%s is damaged, and what it should undo stays: %s", path, error)
         return None
 
