@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections.abc import Iterator
 
 import pytest
 
+from wgmp import system
 from wgmp.child import Child
 from wgmp.counters import Counter, Counters, create_counters
 from wgmp.hangwatch import HANG_LIMIT_S, LOOK_EVERY_S, HangWatch
@@ -23,12 +23,13 @@ class Scene:
         self.counters = {"reader": Counters(segment, 0), "writer": Counters(segment, 1)}
         self.watch = HangWatch(self.counters)
         self.now = 100.0
+        lifeline = system.Lifeline()
         pid = os.fork()
         if not pid:
             signal.pause()
-        control, _ = socket.socketpair()
-        row = ProcessRow("both", ("reader", "writer"))
-        self.child = Child(row, pid, control, os.memfd_create("trace"))
+        control, _ = system.line_pair()
+        row, end = ProcessRow("both", ("reader", "writer")), lifeline.in_parent(pid)
+        self.child = Child(row, pid, end, control, system.memory_file("trace"))
         self.child.ready = True
 
     def look(self, seconds: float = LOOK_EVERY_S) -> list[Child]:

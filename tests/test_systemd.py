@@ -15,9 +15,9 @@ from wgmp.device import Device
 from wgmp.fabric import Fabric
 from wgmp.inheritance import sort
 from wgmp.orders import SetPeer
-from wgmp.process import boottime
 from wgmp.reload import synchronize
 from wgmp.service import stale_roles
+from wgmp.system import boottime
 from wgmp.topology import Shape, build
 
 

@@ -2,7 +2,7 @@
 
 A child is forked from the supervisor, so that it inherits the shared memory and the
 descriptors; it keeps the descriptors it needs and closes every other. It dies with its
-supervisor (PR_SET_PDEATHSIG), so that a supervisor killed outright leaves no orphans.
+supervisor (`system.die_with`), so that a supervisor killed outright leaves no orphans.
 """
 
 from __future__ import annotations
@@ -12,31 +12,26 @@ import gc
 import logging
 import os
 import signal
-import socket
 import sys
 from collections import deque
 from collections.abc import Iterable
 
-from wgmp import logs, process, sandbox
+from wgmp import logs, process, sandbox, system
 from wgmp.fabric import Fabric
 from wgmp.role import Devices, Role
 from wgmp.roles import build_role
 from wgmp.sandbox import OFF, Sandbox
-from wgmp.syscalls import PR_SET_PDEATHSIG, prctl, signal_name
+from wgmp.syscalls import signal_name
+from wgmp.system.line import Line
 from wgmp.topology import ProcessRow
 
 log = logging.getLogger("wgmp")
 
-# linux/prctl.h
-_PR_SET_NAME = 15
-
-_CONTROL_BUFFER_BYTES = 4 << 20
-_SO_SNDBUFFORCE = 32
 _TRACE_BYTES = 1 << 16
 
 
 class Child:
-    """A running role process. `pidfd` is readable when it has ended; `control` carries reports.
+    """A running role process. `end` is readable when it has ended; `control` carries reports.
 
     `ready`: it has said that it has all it needs. `started`: it has, or has ended; `drained`: it
     reads nothing more, or has ended; `ended`: it has been reaped, and `ended_in_order`, or not.
@@ -44,17 +39,17 @@ class Child:
     hang, else None. `_trace`: a file in memory, where it writes its stack when a signal ends it.
     """
 
-    def __init__(self, row: ProcessRow, pid: int, control: socket.socket, trace: int) -> None:
+    def __init__(self, row: ProcessRow, pid: int, end: int, control: Line, trace: int) -> None:
         self.row = row
         self.pid = pid
-        self.pidfd = os.pidfd_open(pid)
+        self.end = end
         self.control = control
         self.ready = False
         self.started = asyncio.Event()
         self.drained = asyncio.Event()
         self.ended = asyncio.Event()
         self.ended_in_order = False
-        self.started_at = process.boottime()
+        self.started_at = system.boottime()
         self.hung_s: float | None = None
         self._trace = trace
         self._queue: deque[tuple[bytes, list[int]]] = deque()
@@ -71,24 +66,20 @@ class Child:
 
     def flush(self) -> bool:
         """Send queued orders; return whether some still wait for the process to read."""
-        while self._queue:
-            message, descriptors = self._queue[0]
-            try:
-                socket.send_fds(self.control, [message], descriptors)
-            except BlockingIOError:
-                return True
-            except OSError:
-                self._queue.clear()  # it died; its successor is sent everything anew
-                return False
-            self._queue.popleft()
-        return False
+        try:
+            while self._queue:
+                self.control.send(*self._queue[0])
+                self._queue.popleft()
+            return self.control.flush()
+        except BlockingIOError:
+            return True
+        except OSError:
+            self._queue.clear()  # it died; its successor is sent everything anew
+            return False
 
     def stop(self) -> None:
         """Ask the process to end: its control socket reads as closed."""
-        try:
-            self.control.shutdown(socket.SHUT_WR)
-        except OSError:
-            log.debug("%s has gone already", self.row.name)
+        self.control.hang_up()
 
     def kill(self) -> None:
         """End the process at once."""
@@ -99,30 +90,25 @@ class Child:
         self._signal(signal.SIGABRT)
 
     def _signal(self, number: signal.Signals) -> None:
-        try:
-            signal.pidfd_send_signal(self.pidfd, number)
-        except (ProcessLookupError, OSError):
-            log.debug("%s has gone already", self.row.name)
+        if not self.ended.is_set():  # until it is reaped its number is nobody else's
+            os.kill(self.pid, number)
 
     def reap(self) -> str:
         """Collect the ended process; return how it ended, in words."""
-        result = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
+        code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         stack = os.pread(self._trace, _TRACE_BYTES, 0).decode(errors="replace")
         if stack:
             log.error("%s was here:\n%s", self.row.name, stack.strip())
-        for descriptor in (self.pidfd, self._trace):
+        for descriptor in (self.end, self._trace):
             os.close(descriptor)
-        self.pidfd = -1
         self.control.close()
         how = "" if self.hung_s is None else f"did not turn its loop for {self.hung_s:.1f} s and "
-        self.ended_in_order = result is not None and not result.si_status and not how
+        self.ended_in_order = not code and not how
         for event in (self.started, self.drained, self.ended):
             event.set()
-        if result is None:
-            return f"{how}ended"
-        if result.si_code == os.CLD_EXITED:
-            return f"{how}exited with {result.si_status}"
-        return f"{how}was killed by {signal_name(result.si_status)}"
+        if code >= 0:
+            return f"{how}exited with {code}"
+        return f"{how}was killed by {signal_name(-code)}"
 
 
 def spawn(
@@ -133,12 +119,9 @@ def spawn(
     `silent`: it prints nothing, for whoever started the daemon may wait for its output's end.
     `limits`: what it gives up before its loop begins.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-    try:
-        ours.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _CONTROL_BUFFER_BYTES)
-    except PermissionError:
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CONTROL_BUFFER_BYTES)
-    trace = os.memfd_create(f"wgmp:trace of {row.name}", os.MFD_CLOEXEC)
+    ours, theirs = system.line_pair()
+    trace = system.memory_file(f"trace of {row.name}")
+    lifeline = system.Lifeline()
     parent = os.getpid()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -149,20 +132,21 @@ def spawn(
         raise
     if pid:
         theirs.close()
-        return Child(row, pid, ours, trace)
+        return Child(row, pid, lifeline.in_parent(pid), ours, trace)
     code = 70
     try:
         # The parent's objects must never be collected here: closing them by number would close
         # what this process opens under the same number.
         gc.freeze()
-        _die_with(parent)
+        system.die_with(parent)
         if silent:
             _close_output()
-        _set_name(f"wgmp:{row.name}")
+        system.set_name(f"wgmp:{row.name}")
         logs.name_process(row.name)
-        bells = [bell.descriptor for bell in fabric.doorbells.values()]
+        bells = [end for bell in fabric.doorbells.values() for end in bell.descriptors()]
         outside = [*devices.tun.descriptors(), *(sock.fileno() for sock in devices.sockets)]
-        _close_all_but([theirs.fileno(), trace, *bells, *outside])
+        ends = [theirs.fileno(), trace, *lifeline.in_child()]
+        system.close_others([*ends, *bells, *outside])
 
         def build() -> list[Role]:
             fabric.guard_sessions(row.roles)
@@ -175,25 +159,7 @@ def spawn(
         os._exit(code)
 
 
-def _die_with(parent: int) -> None:
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)  # it died before the line above
-
-
 def _close_output() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (1, 2):
         os.dup2(null, descriptor)
-
-
-def _set_name(name: str) -> None:
-    prctl(_PR_SET_NAME, name.encode()[:15])
-
-
-def _close_all_but(kept: list[int]) -> None:
-    low = 3
-    for descriptor in sorted({fd for fd in kept if fd >= low}):
-        os.closerange(low, descriptor)
-        low = descriptor + 1
-    os.closerange(low, os.sysconf("SC_OPEN_MAX"))

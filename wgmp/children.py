@@ -43,7 +43,7 @@ from wgmp.orders import (
     row_of,
 )
 from wgmp.peertable import ROWS
-from wgmp.process import boottime
+from wgmp.system import boottime
 from wgmp.topology import ProcessRow
 
 log = logging.getLogger("wgmp")
@@ -138,7 +138,7 @@ class Children:
         """Return a new process that knows the configuration and waits for the order to begin."""
         with logs.timed(f"starting {row.name}"):
             child = self._parent.fork(row, fabric)
-        asyncio.get_running_loop().add_reader(child.pidfd, self._bury, child)
+        asyncio.get_running_loop().add_reader(child.end, self._bury, child)
         self._mail.begin(child)
         orders = list(self._parent.configuration())
         self._assign(orders)
@@ -159,7 +159,7 @@ class Children:
     def _bury(self, child: Child) -> None:
         """A process has ended: collect it, and replace it unless it was to end."""
         loop = asyncio.get_running_loop()
-        loop.remove_reader(child.pidfd)
+        loop.remove_reader(child.end)
         self._mail.end(child)
         name = child.row.name
         how = child.reap()

@@ -25,13 +25,14 @@ from typing import BinaryIO
 
 import msgspec
 
+from wgmp import system
 from wgmp.errors import ConfigError, ControlError
 from wgmp.events import AnyEvent
 from wgmp.logs import LogLevel
 from wgmp.observe.snapshot import Snapshot
 from wgmp.taphost import Capture, CaptureStarted
 
-DIRECTORY = Path("/run/wgmp")
+DIRECTORY = system.RUN_DIRECTORY
 
 _CLIENT_TIMEOUT_S = 10.0
 _WORKERS_TIMEOUT_S = 30.0

@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from wgmp.child import Child
 from wgmp.errors import UNDECODABLE
 from wgmp.orders import (
-    MAX_MESSAGE_BYTES,
     LoopOrder,
     Order,
     Report,
@@ -63,7 +62,7 @@ class Mail:
         """Take all that a process has reported by now."""
         while True:
             try:
-                message = child.control.recv(MAX_MESSAGE_BYTES)
+                message, _ = child.control.receive()
             except BlockingIOError:
                 return
             except OSError:

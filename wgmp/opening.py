@@ -10,7 +10,7 @@ import socket
 from dataclasses import dataclass
 
 from wgmp import config as quick
-from wgmp import control, sandbox, tun, uapi_server
+from wgmp import control, sandbox, system, tun, uapi_server
 from wgmp.control_server import ControlServer
 from wgmp.errors import SocketError
 from wgmp.fastpath.choice import load
@@ -64,7 +64,7 @@ class Opened:
 def open_gateway(start: Start) -> Opened:
     """Open what is not inherited. Raises WgmpError, and leaves nothing open then."""
     interface, options, inherited = start.interface, start.options, start.inherited
-    topology = choose(options.topology, options.workers, len(os.sched_getaffinity(0)))
+    topology = choose(options.topology, options.workers, system.cores())
     limits = sandbox.decide(options.sandbox, options.user)
     descriptor = _tun_descriptor(start)
     os.set_blocking(descriptor, False)

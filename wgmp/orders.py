@@ -1,6 +1,6 @@
 """Orders: the typed messages by which the supervisor changes what the roles do.
 
-One datagram of a Unix SEQPACKET socket carries a list of orders (msgspec, msgpack). Every
+One message of a line (system/line.py) carries a list of orders (msgspec, msgpack). Every
 role gets every order and ignores those that are not its business. Orders are idempotent:
 a role's successor is sent the whole state again (`Device.snapshot`).
 
@@ -172,7 +172,6 @@ class Happened(msgspec.Struct, frozen=True, tag=True):
 
 Report = Ready | Drained | Failed | Happened
 
-MAX_MESSAGE_BYTES = 1 << 16
 _ORDERS_IN_MESSAGE = 256
 
 _encode = msgspec.msgpack.Encoder().encode

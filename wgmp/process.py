@@ -3,14 +3,13 @@
 First it takes the whole configuration, up to the order to begin. Then, each turn: wait for
 descriptors (not at all while there is work), take the supervisor's orders, let every role step.
 When no role had work the process declares itself asleep, looks at its rings once more, and
-waits in epoll for a descriptor, the doorbell, or the next deadline.
+waits for a descriptor, the doorbell, or the next deadline.
 
 The supervisor's end of the control socket closing is the order to stop.
 """
 
 from __future__ import annotations
 
-import array
 import faulthandler
 import gc
 import logging
@@ -18,16 +17,14 @@ import os
 import select
 import signal
 import socket
-import time
 import traceback
 from collections.abc import Callable
 from functools import partial
 
-from wgmp import logs
+from wgmp import logs, system
 from wgmp.counters import Counter
 from wgmp.events import AnyEvent, Outbox
 from wgmp.orders import (
-    MAX_MESSAGE_BYTES,
     Begin,
     Drain,
     Drained,
@@ -42,27 +39,23 @@ from wgmp.orders import (
 )
 from wgmp.ring import Doorbell
 from wgmp.role import Role
+from wgmp.system import boottime
+from wgmp.system.line import Line
 
 log = logging.getLogger("wgmp")
 
 # The longest sleep: how soon a heartbeat shows in the counters of an idle gateway.
 _LONGEST_SLEEP_S = 1.0
 _HEARTBEAT_S = 0.1
-_MAX_DESCRIPTORS = 4
 # A successor is shown again what its predecessor died of, if it was a record. Killed from
 # outside, they rarely die young twice.
 _SUSPICIOUS_DEATHS = 2
 
 
-def boottime() -> float:
-    """Return the time that goes on while the machine is suspended, in seconds."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 def run(
     build: Callable[[], list[Role]],
     doorbell: Doorbell,
-    control: socket.socket,
+    control: Line,
     sockets: list[socket.socket],
     trace: int,
 ) -> int:
@@ -92,9 +85,9 @@ def run(
     return 0
 
 
-def _report(control: socket.socket, report: Report) -> None:
+def _report(control: Line, report: Report) -> None:
     try:
-        control.send(encode_report(report))
+        control.send(encode_report(report), [])
     except OSError:
         log.debug("the supervisor is gone, nobody hears: %s", report)
 
@@ -106,14 +99,14 @@ class Loop:
         self,
         roles: list[Role],
         doorbell: Doorbell,
-        control: socket.socket,
+        control: Line,
         sockets: list[socket.socket],
     ) -> None:
         self._roles = roles
         self._doorbell = doorbell
         self._control = control
         self._sockets = sockets
-        self._epoll = select.epoll()
+        self._poller = system.Poller()
         self._interest: dict[int, int] = {}
         self._readers: dict[int, Role] = {}
         self._next_beat = 0.0
@@ -135,7 +128,7 @@ class Loop:
         busy = False
         while not self._stopping:
             timeout = 0.0 if busy else self._fall_asleep()
-            events = self._epoll.poll(timeout)
+            events = self._poller.poll(timeout)
             if not busy:
                 self._doorbell.wake_up()
             now = boottime()
@@ -161,8 +154,8 @@ class Loop:
 
     def _wait_to_begin(self) -> None:
         """Take orders, and do nothing else, until the one to begin has come."""
-        with select.epoll() as waiting:
-            waiting.register(self._control.fileno(), select.EPOLLIN)
+        with system.Poller() as waiting:
+            waiting.register(self._control.fileno(), select.POLLIN)
             while not (self._begun or self._stopping):
                 waiting.poll(_LONGEST_SLEEP_S)
                 now = boottime()
@@ -210,7 +203,7 @@ class Loop:
 
     def _send_event(self, event: AnyEvent) -> bool:
         try:
-            self._control.send(encode_report(Happened(event)))
+            self._control.send(encode_report(Happened(event)), [])
         except OSError:
             return False  # no room, or the supervisor is gone
         return True
@@ -223,17 +216,16 @@ class Loop:
         """Let every role obey one message of orders; the end of the stream is the stop.
 
         There may be hundreds of messages, with thousands of peers. The roles work in between:
-        as long as there are more, epoll says so.
+        as long as there are more, the poller says so.
         """
         try:
-            message, sockets = _receive(self._control)
+            message, descriptors = self._control.receive()
         except BlockingIOError:
             return
-        except ConnectionError:
-            message, sockets = b"", []
         if not message:
             self._stopping = True
             return
+        sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
         orders = decode_orders(message)
         for order in orders:
             if isinstance(order, SetLogLevel):
@@ -261,11 +253,11 @@ class Loop:
         return None
 
     def _watch(self) -> None:
-        """Let epoll watch what the roles read, the doorbell and the control socket."""
+        """Let the poller watch what the roles read, the doorbell and the control socket."""
         reading = [] if self._draining else self._roles
         self._readers = {fd: role for role in reading for fd in role.descriptors()}
         wanted = [*self._readers, self._doorbell.descriptor, self._control.fileno()]
-        self._set_interest(dict.fromkeys(wanted, select.EPOLLIN))
+        self._set_interest(dict.fromkeys(wanted, select.POLLIN))
         self._blocked_before = None
 
     def _watch_writers(self) -> None:
@@ -274,38 +266,25 @@ class Loop:
             return
         self._blocked_before = blocked
         wanted = {
-            fd: mask & ~select.EPOLLOUT for fd, mask in self._interest.items() if mask != _OUT_ONLY
+            fd: mask & ~select.POLLOUT for fd, mask in self._interest.items() if mask != _OUT_ONLY
         }
         if blocked is not None:
-            wanted[blocked] = wanted.get(blocked, 0) | select.EPOLLOUT
+            wanted[blocked] = wanted.get(blocked, 0) | select.POLLOUT
         self._set_interest(wanted)
 
     def _set_interest(self, wanted: dict[int, int]) -> None:
         for descriptor in self._interest.keys() - wanted.keys():
             try:
-                self._epoll.unregister(descriptor)
+                self._poller.unregister(descriptor)
             except (OSError, ValueError):
                 continue  # closed by now, and so forgotten by the kernel
         for descriptor, mask in wanted.items():
             if descriptor not in self._interest:
-                self._epoll.register(descriptor, mask)
+                self._poller.register(descriptor, mask)
             elif self._interest[descriptor] != mask:
-                self._epoll.modify(descriptor, mask)
+                self._poller.modify(descriptor, mask)
         self._interest = wanted
 
 
-_OUT_ONLY = select.EPOLLOUT
-_BROKEN = select.EPOLLERR | select.EPOLLHUP
-
-
-def _receive(control: socket.socket) -> tuple[bytes, list[socket.socket]]:
-    """Receive one message with the sockets that came with it; raises BlockingIOError."""
-    room = socket.CMSG_SPACE(_MAX_DESCRIPTORS * array.array("i").itemsize)
-    message, ancillary, _, _ = control.recvmsg(MAX_MESSAGE_BYTES, room)
-    sockets = []
-    for level, kind, content in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            descriptors = array.array("i")
-            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
-            sockets += [socket.socket(fileno=descriptor) for descriptor in descriptors]
-    return message, sockets
+_OUT_ONLY = select.POLLOUT
+_BROKEN = select.POLLERR | select.POLLHUP

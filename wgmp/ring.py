@@ -23,8 +23,8 @@ writing; a consumer killed before the second leaves the record for its successor
 again. Nothing else is held in a process, so a successor attaches and goes on.
 
 **Sleeping.** A consumer that finds all its rings empty sets its doorbell's asleep word, fences,
-looks once more, and waits in epoll. A producer stores head, fences, and writes the doorbell's
-eventfd only when asleep is set. One of the two always sees the other, and under load nobody
+looks once more, and waits for the doorbell's descriptor. A producer stores head, fences, and
+strikes it only when asleep is set. One of the two always sees the other, and under load nobody
 makes that system call.
 """
 
@@ -35,6 +35,7 @@ import os
 from wgmp.errors import RingError
 from wgmp.record import Record
 from wgmp.shm import PAGE_BYTES, STORES_ARE_ORDERED, Segment, full_fence
+from wgmp.system import open_bell, silence, strike
 
 MAGIC = 0x676E69725F706D77  # "wmp_ring", little-endian
 VERSION = 1
@@ -47,18 +48,23 @@ SLOT_ALIGNMENT = 64
 
 
 class Doorbell:
-    """A consuming process's bell: one asleep word (written by the consumer) and an eventfd.
+    """A consuming process's bell: one asleep word (written by the consumer) and a descriptor.
 
-    `word` is the index of the asleep word in `segment`. Made by the supervisor before the fork.
+    `word` is the index of the asleep word in `segment`. `descriptor` is readable once it was rung.
+    Made by the supervisor before the fork.
     """
 
-    __slots__ = ("_words", "descriptor", "segment", "word")
+    __slots__ = ("_struck", "_words", "descriptor", "segment", "word")
 
     def __init__(self, segment: Segment, word: int) -> None:
         self.segment = segment
         self.word = word
         self._words = segment.words
-        self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.descriptor, self._struck = open_bell()
+
+    def descriptors(self) -> set[int]:
+        """Return all that a process which rings or hears it must keep open."""
+        return {self.descriptor, self._struck}
 
     def fall_asleep(self) -> None:
         """Consumer: declare sleep. Look at every ring once more after this."""
@@ -71,12 +77,13 @@ class Doorbell:
 
     def close(self) -> None:
         """Nobody rings or hears it any more."""
-        os.close(self.descriptor)
+        for descriptor in self.descriptors():
+            os.close(descriptor)
 
     def silence(self) -> None:
-        """Consumer: the eventfd was reported readable; make it quiet again."""
+        """Consumer: the descriptor was reported readable; make it quiet again."""
         try:
-            os.eventfd_read(self.descriptor)
+            silence(self.descriptor)
         except BlockingIOError:
             return
 
@@ -86,7 +93,7 @@ class Doorbell:
         if not self._words[self.word]:
             return False
         # The word is the consumer's, so it may be rung more than once before it wakes.
-        os.eventfd_write(self.descriptor, 1)
+        strike(self._struck, 1)
         return True
 
 

@@ -21,9 +21,9 @@ from wgmp import config as quick
 from wgmp import inheritance
 from wgmp.counters import Counter, Counters
 from wgmp.errors import WgmpError
-from wgmp.process import boottime
 from wgmp.reload import synchronize
 from wgmp.supervisor import Supervisor, describe
+from wgmp.system import boottime
 from wgmp.systemd import Manager
 
 log = logging.getLogger("wgmp")

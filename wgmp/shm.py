@@ -1,6 +1,6 @@
 """Shared memory between wgmp's processes, and the one fence they need.
 
-A `Segment` is an anonymous memfd, mapped before the fork: it has no name, nothing can leak,
+A `Segment` is anonymous memory, mapped before the fork: it has no name, nothing can leak,
 and the kernel frees it with the last process. Every 8-byte word in it has exactly one writing
 process; which one stands in the layout table of the module that owns the segment (ring.py,
 counters.py, peertable.py).
@@ -15,7 +15,6 @@ native fast path has (`use_fence`); without it `require_ordered_stores` refuses.
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
 import platform
@@ -23,11 +22,11 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Self, TypeVar
 
+from wgmp import system
 from wgmp.errors import RingError
 
 WORD_BYTES = 8
 PAGE_BYTES = 4096
-_MLOCK_ONFAULT = 1  # linux/mman.h
 
 STORES_ARE_ORDERED = platform.machine() in ("x86_64", "AMD64")
 
@@ -65,7 +64,8 @@ class Segment:
     """One anonymous shared mapping of `size` bytes (rounded up to pages), zeroed by the kernel.
 
     `bytes` and `words` (8-byte words, native order) view the whole of it and live as long as
-    the segment. With `shared` its `descriptor` stays open, to be given to other programs.
+    the segment. With `shared` its `descriptor` stays open, to be given to other programs; it is -1
+    where there is no such thing.
     Raises OSError when there is no memory.
     """
 
@@ -73,12 +73,11 @@ class Segment:
 
     def __init__(self, name: str, size: int, shared: bool = False) -> None:
         self.size = -(-size // PAGE_BYTES) * PAGE_BYTES
-        self.descriptor = os.memfd_create(f"wgmp:{name}", os.MFD_CLOEXEC)
+        self.descriptor = system.open_memory(name, self.size)
         try:
-            os.ftruncate(self.descriptor, self.size)
             self._map()
         finally:
-            if not shared:
+            if not shared and self.descriptor >= 0:
                 os.close(self.descriptor)
 
     @classmethod
@@ -92,11 +91,11 @@ class Segment:
 
     def keep_from_children(self, keep: bool = True) -> None:
         """Let processes forked from now on not inherit the mapping; or let them, after all."""
-        self._mapping.madvise(mmap.MADV_DONTFORK if keep else mmap.MADV_DOFORK)
+        system.keep_from_children(self._mapping, keep)
 
     def discard(self, start: int) -> None:
         """Give the memory from byte `start` on, a page's first, back; it reads as zeros then."""
-        self._mapping.madvise(mmap.MADV_REMOVE, start)
+        system.discard(self._mapping, start)
 
     def _map(self) -> None:
         self._mapping = mmap.mmap(self.descriptor, self.size, mmap.MAP_SHARED)
@@ -117,20 +116,11 @@ class SecretSegment(Segment):
 
     def _map(self) -> None:
         super()._map()
-        self._mapping.madvise(mmap.MADV_DONTDUMP)
+        system.keep_from_dumps(self._mapping)
 
     def lock(self) -> bool:
-        """Lock the pages that this process touches; return whether that is allowed.
-
-        A lock is not inherited over a fork. Pages never touched stay without memory
-        (mlock2(2), MLOCK_ONFAULT).
-        """
-        mlock2 = getattr(ctypes.CDLL(None), "mlock2", None)
-        if mlock2 is None:
-            return False
-        start = ctypes.addressof(ctypes.c_char.from_buffer(self._mapping))
-        result: int = mlock2(ctypes.c_void_p(start), ctypes.c_size_t(self.size), _MLOCK_ONFAULT)
-        return result == 0
+        """Keep the pages that this process touches out of swap; return whether that is allowed."""
+        return system.lock(self._mapping)
 
 
 _Kind = TypeVar("_Kind", bound=Segment)

@@ -42,7 +42,6 @@ from wgmp.logs import LogLevel
 from wgmp.observe.names import Names, default_file
 from wgmp.orders import Order, SetLogLevel
 from wgmp.peertable import ROWS
-from wgmp.process import boottime
 from wgmp.rehearsal import rehearse
 from wgmp.resharding import are_ready, leave, reshard
 from wgmp.role import Devices
@@ -50,6 +49,7 @@ from wgmp.sandbox import OFF, Sandbox
 from wgmp.shm import LastingMemory
 from wgmp.socketpath import SocketPath
 from wgmp.succession import Predecessor, guarding
+from wgmp.system import boottime
 from wgmp.systemd import NOBODY, Manager
 from wgmp.topology import ProcessRow, Topology
 from wgmp.tunside import TunSide

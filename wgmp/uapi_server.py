@@ -65,7 +65,8 @@ def bind_socket(path: Path) -> socket.socket:
             path.parent.mkdir(parents=True)
             path.parent.chmod(0o755)
         _remove_stale(path)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.setblocking(False)
         umask = os.umask(0o077)
         try:
             listener.bind(os.fspath(path))
@@ -89,7 +90,8 @@ def _remove_stale(path: Path) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise SocketError(f"{path} exists and is no socket: remove it", errno.EEXIST)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
         code = probe.connect_ex(os.fspath(path))
     if code == errno.ECONNREFUSED:
         path.unlink(missing_ok=True)

@@ -9,8 +9,8 @@ import time
 import pytest
 from hostile.rawpeer import INITIATION, RESPONSE, RawPeer, kind_of
 
-from wgmp.process import boottime
 from wgmp.protocol import tai64n
+from wgmp.system import boottime
 from wgmp.worker import configuration
 
 from .rig import HERE, INNER, Rig, packet
@@ -113,7 +113,7 @@ def test_timers_run_on_the_clock_that_counts_suspension() -> None:
 @pytest.mark.root
 def test_a_machine_that_was_suspended_for_a_day_is_a_day_older() -> None:
     """A time namespace shows what a suspension does: the two clocks part (time_namespaces(7))."""
-    code = "import time; from wgmp.process import boottime; print(boottime() - time.monotonic())"
+    code = "import time; from wgmp.system import boottime; print(boottime() - time.monotonic())"
     command = ["unshare", "--time", "--boottime", "86400", "--fork", sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

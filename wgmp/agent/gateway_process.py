@@ -152,7 +152,8 @@ def _environment() -> dict[str, str]:
 def remove_sockets(interface: str) -> None:
     """Remove the sockets of a gateway that is gone; one that was killed leaves them."""
     for path in (uapi_server.socket_path(interface), control.socket_path(interface)):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
             if probe.connect_ex(os.fspath(path)) == errno.ECONNREFUSED:
                 path.unlink(missing_ok=True)
 

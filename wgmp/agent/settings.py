@@ -27,9 +27,10 @@ from msgspec import Meta
 
 from wgmp.agent.values import Address, AllowedIP, DnsEntry, HostPort, PublicKey, TableName
 from wgmp.config_grammar import FWMARK_MAX, KEEPALIVE_MAX, MTU_MAX, MTU_MIN
+from wgmp.system import RUN_DIRECTORY
 
 DEFAULT_FILE = Path("/etc/wgmp/agent.toml")
-DEFAULT_SOCKET = Path("/run/wgmp/agent/control.sock")
+DEFAULT_SOCKET = RUN_DIRECTORY / "agent" / "control.sock"
 DEFAULT_KEYS = Path("/etc/wgmp/keys")
 
 _Port = Annotated[int, Meta(ge=0, le=65535)]

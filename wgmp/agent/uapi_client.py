@@ -80,7 +80,8 @@ async def _exchange(interface: str, request: bytes | bytearray) -> bytearray:
     chunk = bytearray(1 << 16)
     try:
         async with asyncio.timeout(_LIMIT_S):
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.setblocking(False)
                 await loop.sock_connect(sock, os.fspath(socket_path(interface)))
                 await loop.sock_sendall(sock, request)
                 while not answer.endswith(_END):

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import msgspec
 
+from wgmp import system
 from wgmp.errors import UNDECODABLE, PrivilegeError
 from wgmp.files import write_whole
 
-DIRECTORY = Path("/run/wgmp")
+DIRECTORY = system.RUN_DIRECTORY
 
 log = logging.getLogger("wgmp")
 

@@ -23,8 +23,8 @@ from wgmp.observe.snapshot import (
 )
 from wgmp.offload import Offloads
 from wgmp.orders import row_of
-from wgmp.process import boottime
 from wgmp.protocol.outcome import DropReason
+from wgmp.system import boottime
 
 if TYPE_CHECKING:
     from wgmp.device import PeerEntry

@@ -10,8 +10,8 @@ from wgmp.keys import public_key_of, to_base64
 from wgmp.observe import collect
 from wgmp.observe.balance import Stage, books
 from wgmp.observe.exposition import Family, Sample, labels
-from wgmp.process import boottime
 from wgmp.protocol.outcome import DropReason
+from wgmp.system import boottime
 
 if TYPE_CHECKING:
     from wgmp.supervisor import Supervisor

@@ -1,0 +1,92 @@
+"""What a gateway has from its operating system where systems differ, chosen once, at import.
+
+| | Linux (`linux.py`) | macOS, and any other POSIX system (`posix.py`) |
+|---|---|---|
+| `Poller` | epoll | poll |
+| `open_bell`, `strike`, `silence` | an eventfd | a pipe |
+| `open_memory`, what is done with it | memfd, madvise, mlock2 | anonymous, gone with the gateway |
+| `memory_file` | memfd | a deleted temporary file |
+| `line_pair` | SEQPACKET sockets | a stream with lengths in it |
+| `Lifeline` | pidfd | a pipe that only the process holds open |
+| `die_with` | the kernel kills it | it ends when its line to the supervisor does |
+| `boottime` | CLOCK_BOOTTIME | CLOCK_MONOTONIC_RAW |
+
+On macOS CLOCK_MONOTONIC_RAW goes on while the machine sleeps (mach_continuous_time); its
+CLOCK_UPTIME_RAW, which Python's `time.monotonic` reads there, does not, and its CLOCK_MONOTONIC
+counts microseconds and follows corrections of the time of day.
+
+`FULL`: this system runs every topology and fast path, keeps memory for another supervisor, and
+tells and takes what goes beside a datagram. Elsewhere a gateway is one compact process on the
+reference fast path. What stands in `posix.py` runs on Linux too, which is how it is tested.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform == "linux":
+    from wgmp.system.linux import (
+        FULL,
+        RUN_DIRECTORY,
+        Lifeline,
+        Poller,
+        boottime,
+        close_others,
+        cores,
+        die_with,
+        discard,
+        keep_from_children,
+        keep_from_dumps,
+        line_pair,
+        lock,
+        memory_file,
+        open_bell,
+        open_memory,
+        set_name,
+        silence,
+        strike,
+    )
+else:
+    from wgmp.system.posix import (
+        FULL,
+        RUN_DIRECTORY,
+        Lifeline,
+        Poller,
+        boottime,
+        close_others,
+        cores,
+        die_with,
+        discard,
+        keep_from_children,
+        keep_from_dumps,
+        line_pair,
+        lock,
+        memory_file,
+        open_bell,
+        open_memory,
+        set_name,
+        silence,
+        strike,
+    )
+
+__all__ = [
+    "FULL",
+    "RUN_DIRECTORY",
+    "Lifeline",
+    "Poller",
+    "boottime",
+    "close_others",
+    "cores",
+    "die_with",
+    "discard",
+    "keep_from_children",
+    "keep_from_dumps",
+    "line_pair",
+    "lock",
+    "memory_file",
+    "open_bell",
+    "open_memory",
+    "set_name",
+    "silence",
+    "strike",
+]
