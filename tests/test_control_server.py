@@ -54,6 +54,7 @@ async def ask(path: Path, request: bytes) -> dict[str, Any]:
         (b'{"action": "stats", "interface": "wg0"}\n', "unknown field `interface`"),
         (b'{"action": "workers", "count": "4"}\n', "Expected `int`, got `str`"),
         (b'{"action": ' + b"[" * 4000 + b"\n", "not a request"),
+        (b'{"action": "upgrade", "program": []}\n', "Expected `array` of length >= 1"),
         (b'{"action": "upgrade", "program": ["wgmp"]}\n', "cannot be handed over"),
         (b'{"action": "stats"' + b" " * 5000 + b"}\n", TOO_LONG),
         (b'{"action": "stats"' + b" " * 5000, TOO_LONG),
@@ -82,5 +83,17 @@ def test_clients_that_say_nothing_keep_nobody_else_waiting_until_there_are_too_m
             await writer.wait_closed()
         while "not a request" not in (await ask(path, b"hello\n"))["error"]:
             await asyncio.sleep(0.01)  # the server has yet to hear of it
+
+    serve(tmp_path, play)
+
+
+def test_a_request_that_fails_unexpectedly_is_answered_and_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def play(path: Path) -> None:
+        # There is no gateway behind this socket, which is as unexpected as anything.
+        answer = await ask(path, b'{"action": "stats"}\n')
+        assert answer == {"error": "internal error: AttributeError: the log says where"}
+        assert "this should not happen" in caplog.text
 
     serve(tmp_path, play)

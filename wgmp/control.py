@@ -21,7 +21,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
 import msgspec
 
@@ -63,7 +63,7 @@ class SetWorkers(msgspec.Struct, forbid_unknown_fields=True, tag_field="action",
 class Upgrade(msgspec.Struct, forbid_unknown_fields=True, tag_field="action", tag="upgrade"):
     """Ask to hand over to `program`, a command that runs `wgmp`."""
 
-    program: list[str]
+    program: Annotated[list[str], msgspec.Meta(min_length=1)]
 
 
 Request = Stats | Subscribe | SetLevel | SetWorkers | Upgrade | Capture

@@ -86,23 +86,25 @@ class ControlServer:
             if self._connections > _MOST_CONNECTIONS:
                 writer.write(encode(Refusal("too many ask at once: try again later")) + b"\n")
                 return
-            async with asyncio.timeout(_CLIENT_TIMEOUT_S):
-                request = _read_request(await reader.readline())
-            match request:
+            match await _read_request(reader):
                 case Subscribe():
                     await self._tell_events(reader, writer)
-                case Capture():
+                case Capture() as request:
                     await self._capture(request, reader, writer)
                 case SetWorkers(count):
                     await self._set_workers(count, writer)
                 case Upgrade(program):
                     await self._upgrade(program, writer)
-                case _:
+                case request:
                     async with asyncio.timeout(_CLIENT_TIMEOUT_S):
                         writer.write(self._answer(request) + b"\n")
                         await writer.drain()
-        except (TimeoutError, ConnectionError, ValueError):
-            writer.write(encode(Refusal("one request of at most 4096 bytes, within 10 s")) + b"\n")
+        except (TimeoutError, ConnectionError):
+            writer.transport.abort()  # it does not read its answer, or has gone
+        except Exception as error:
+            log.exception("this should not happen")
+            refusal = Refusal(f"internal error: {type(error).__name__}: the log says where")
+            writer.write(encode(refusal) + b"\n")
         finally:
             self._connections -= 1
             writer.close()
@@ -183,8 +185,11 @@ async def _no_upgrade(program: Sequence[str]) -> Upgraded:
     raise ControlError("this gateway cannot be handed over")
 
 
-def _read_request(line: bytes) -> Request | Refusal:
+async def _read_request(reader: asyncio.StreamReader) -> Request | Refusal:
     try:
-        return _decode_request(line)
+        async with asyncio.timeout(_CLIENT_TIMEOUT_S):
+            return _decode_request(await reader.readline())
     except UNDECODABLE as error:
         return Refusal(f"not a request: {error}")
+    except (TimeoutError, ValueError):  # ValueError: the line does not end within the limit
+        return Refusal(f"one request of at most {_MAX_REQUEST_BYTES} bytes, within 10 s")

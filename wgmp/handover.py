@@ -26,9 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import msgspec
-
-from wgmp.errors import ControlError
+from wgmp.errors import UNDECODABLE, ControlError
 from wgmp.estate import (
     FORMAT,
     MAX_MESSAGE_BYTES,
@@ -51,6 +49,8 @@ DESCRIPTOR_VARIABLE = "WGMP_HANDOVER"
 _START_LIMIT_S = 20.0
 _PREPARE_LIMIT_S = 20.0
 _BEGIN_LIMIT_S = 3.0
+
+_ENDED = "it ended; the log may say why"
 
 _Awaited = TypeVar("_Awaited", bound=Message)
 
@@ -110,7 +110,8 @@ async def hand_over(gateway: Leaving, program: Sequence[str]) -> tuple[int, str,
             await _all_gone(roles)
             if held:
                 await gateway.resume()
-            raise ControlError(f"the new program did not take over: {error}") from error
+            reason = _ENDED if isinstance(error, ConnectionError) else error
+            raise ControlError(f"the new program did not take over: {reason}") from error
         pause_s = asyncio.get_running_loop().time() - started
         for descriptor in roles:
             os.close(descriptor)
@@ -125,8 +126,9 @@ def _start(
     environment.pop("WATCHDOG_PID", None)  # it will be another
     try:
         return subprocess.Popen(command, pass_fds=(theirs.fileno(),), env=environment)
-    except OSError as error:
-        raise ControlError(f"{program[0]} cannot be run: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: there is a NUL in it
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ControlError(f"{program[0]} cannot be run: {reason}") from error
 
 
 def _children(pid: int) -> list[int]:
@@ -173,7 +175,7 @@ async def _hear(ours: socket.socket, awaited: type[_Awaited], limit_s: float) ->
         case Refused(reason):
             raise _FailedError(reason)
         case None:
-            raise _FailedError("it ended; the log may say why")
+            raise _FailedError(_ENDED)
         case _:
             raise _FailedError(f"it answered {type(message).__name__}")
 
@@ -181,7 +183,7 @@ async def _hear(ours: socket.socket, awaited: type[_Awaited], limit_s: float) ->
 async def _receive(ours: socket.socket) -> Message | None:
     """Return the next message, None when the other end has gone."""
     await _readable(ours.fileno())
-    with contextlib.suppress(ConnectionError, msgspec.DecodeError):
+    with contextlib.suppress(ConnectionError, *UNDECODABLE):
         return decode(ours.recv(MAX_MESSAGE_BYTES))
     return None
 

@@ -14,10 +14,8 @@ import socket
 from collections.abc import Iterator, MutableMapping
 from typing import Never
 
-import msgspec
-
 from wgmp import __version__
-from wgmp.errors import ControlError
+from wgmp.errors import UNDECODABLE, ControlError
 from wgmp.estate import (
     ESTATE,
     FORMAT,
@@ -63,7 +61,7 @@ class Predecessor:
             self.descriptors = named(message.names, descriptors)
             by_name = dict(self.descriptors)
             self.estate: Estate = read(by_name[ESTATE])
-        except (OSError, msgspec.DecodeError, AssertionError, ValueError, KeyError) as error:
+        except (OSError, AssertionError, ValueError, KeyError, *UNDECODABLE) as error:
             raise ControlError(f"the predecessor hands over nothing usable: {error}") from error
         self.descriptors = [row for row in self.descriptors if row[0] != ESTATE]
 
@@ -109,7 +107,7 @@ class Predecessor:
         loop.remove_reader(self._socket.fileno())
         try:
             return decode(self._socket.recv(MAX_MESSAGE_BYTES))
-        except (ConnectionError, msgspec.DecodeError):
+        except (ConnectionError, *UNDECODABLE):
             return None
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from wgmp import keys, tap
-from wgmp.errors import ConfigError, ControlError
+from wgmp.errors import ControlError
+from wgmp.keys import KeyFormatError
 from wgmp.protocol.constants import ZERO_KEY
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ def start(supervisor: Supervisor, request: Capture) -> tuple[CaptureStarted, lis
     if request.peer:
         try:
             entry = device.peers.get(keys.from_base64(request.peer))
-        except ConfigError as error:
-            raise ControlError(str(error)) from None
+        except KeyFormatError:
+            raise ControlError("peer: write the 44 characters of a public key") from None
         if entry is None:
             raise ControlError(f"no peer has the key {request.peer}: `wg show` lists them")
         only = entry.peer

@@ -140,6 +140,7 @@ def test_a_peer_that_is_not_there_and_a_second_capture_are_refused(
 
     kept = tmp_path / "other"
     kept.write_text("an older capture")
+    assert "peer: write the 44 characters of a public key" in refusal("--peer", "laptop")
     assert "no peer has the key" in refusal("--peer", key("pubkey", key("genkey")))
     captured(left, tmp_path / "first", lambda: refusal())
     assert kept.read_text() == "an older capture"

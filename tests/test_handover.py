@@ -1,0 +1,241 @@
+"""A gateway that is to be handed over goes on with everything unless its successor works.
+
+The gateway is one that notes what is asked of it; the other programs are real ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import closing, suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wgmp import __version__, estate, handover
+from wgmp.errors import ControlError
+from wgmp.estate import (
+    ESTATE,
+    FORMAT,
+    Bequest,
+    Estate,
+    Hello,
+    Message,
+    PeerEstate,
+    Prepared,
+    Refused,
+    Serving,
+    decode,
+    encode,
+)
+from wgmp.options import Options
+from wgmp.orders import EndpointOrder
+from wgmp.succession import Predecessor, guarding
+
+HELLO = encode(Hello(FORMAT, "9.9"))
+PREPARED, SERVING = encode(Prepared()), encode(Serving())
+ENDPOINT = EndpointOrder(b"\1" * 4, 51820)
+LEFT = Estate(
+    Options(interface="wg0"),
+    ["worker0"],
+    b"\7" * 32,
+    [1, 0, 2],
+    [PeerEstate(1 << 20, b"\1" * 32, b"\2" * 32, 25, ENDPOINT, [(b"\n\0\0\0", 8)])],
+)
+
+
+class Gateway:
+    """Notes what is asked of it (`handover.Leaving`); what it leaves is one descriptor."""
+
+    interface = "wg0"
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    async def hold(self) -> None:
+        """Note it."""
+        self.done.append("hold")
+
+    async def resume(self) -> None:
+        """Note it."""
+        self.done.append("resume")
+
+    async def leave(self) -> bool:
+        """Note it."""
+        self.done.append("leave")
+        return True
+
+    def bequeath(self) -> list[tuple[str, int]]:
+        """Leave an estate."""
+        return [(ESTATE, estate.write(LEFT))]
+
+
+def program(*says: bytes, then: str = "s.recv(1)") -> list[str]:
+    """Return a program that says something, each after it has heard what was said before."""
+    lines = ["import os, socket; s = socket.socket(fileno=int(os.environ['WGMP_HANDOVER']))"]
+    for number, message in enumerate(says):
+        lines += ["s.recv(99999)"] * (number > 0) + [f"s.send({message!r})"]
+    return [sys.executable, "-c", "\n".join([*lines, then])]
+
+
+def open_files() -> set[str]:
+    """Return the descriptors that this process has open."""
+    return set(os.listdir("/proc/self/fd"))
+
+
+STAYS: list[str] = []
+HELD = ["hold", "resume"]
+LEFT_AND_BACK = ["hold", "leave", "resume"]
+
+
+@pytest.mark.parametrize(
+    ("successor", "done", "reason"),
+    [
+        (program(then=""), STAYS, "it ended; the log may say why"),
+        (program(b"", b"\xc1nonsense"), STAYS, "it ended; the log may say why"),
+        (program(b"\xc1nonsense"), STAYS, "it ended; the log may say why"),
+        (program(encode(Refused("no room here"))), STAYS, "no room here"),
+        (program(SERVING), STAYS, "it answered Serving"),
+        (program(encode(Hello(FORMAT + 1, "9.9"))), STAYS, "version 9.9 has another format"),
+        (program(HELLO, then=""), HELD, "it ended; the log may say why"),
+        (program(HELLO, HELLO), HELD, "it answered Hello"),
+        (program(HELLO, encode(Refused("no room here"))), HELD, "no room here"),
+        (program(HELLO, PREPARED, then=""), LEFT_AND_BACK, "it ended; the log may say why"),
+        (program(HELLO, PREPARED, PREPARED), LEFT_AND_BACK, "it answered Prepared"),
+        (["/no/such/program"], STAYS, "/no/such/program cannot be run: No such file"),
+        (["with\0nul"], STAYS, "cannot be run: embedded null byte"),
+    ],
+)
+def test_whatever_goes_wrong_the_gateway_goes_on_and_the_reason_is_told(
+    successor: list[str], done: list[str], reason: str
+) -> None:
+    gateway, before = Gateway(), open_files()
+    with pytest.raises(ControlError, match=reason):
+        asyncio.run(handover.hand_over(gateway, successor))
+    assert gateway.done == done
+    assert open_files() == before
+    with pytest.raises(ChildProcessError):  # the program is gone
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_successor_that_says_nothing_is_not_waited_for_forever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(handover, "_PREPARE_LIMIT_S", 0.1)
+    gateway = Gateway()
+    with pytest.raises(ControlError, match="it said nothing for 0 s"):
+        asyncio.run(handover.hand_over(gateway, program(HELLO, then="s.recv(1); s.recv(1)")))
+    assert gateway.done == HELD
+
+
+def test_a_successor_that_works_has_the_gateway() -> None:
+    gateway, before = Gateway(), open_files()
+    handed = handover.hand_over(gateway, program(HELLO, PREPARED, SERVING))
+    pid, version, pause_s = asyncio.run(handed)
+    assert gateway.done == ["hold", "leave"]
+    assert (version, pause_s >= 0.0) == ("9.9", True)
+    assert open_files() == before
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+# The other side
+
+
+class Ends:
+    """The socket between the two, whose other end the successor gets."""
+
+    def __init__(self) -> None:
+        self.ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.ours.settimeout(10)
+
+    def predecessor(self, message: bytes, *descriptors: int) -> Predecessor:
+        """Say something, with descriptors that are closed here; return what the successor has."""
+        socket.send_fds(self.ours, [message], list(descriptors))
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return Predecessor(self._theirs.detach())
+
+    def heard(self) -> Message:
+        """Return what the successor said next."""
+        return decode(self.ours.recv(1 << 16))
+
+    def close(self) -> None:
+        """Close what this process has."""
+        self.ours.close()
+        self._theirs.close()
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    """Give a test a socket."""
+    made = Ends()
+    yield made
+    made.close()
+
+
+def test_what_was_left_is_what_is_taken(ends: Ends) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    names = encode(Bequest(["tun", ESTATE]))
+    found = ends.predecessor(names, null, estate.write(LEFT))
+    assert found.estate == LEFT
+    assert [name for name, _ in found.descriptors] == ["tun"]
+    assert ends.heard() == Hello(FORMAT, __version__)
+
+
+@pytest.mark.parametrize(
+    ("message", "count"),
+    [
+        (b"", 0),
+        (b"\xc1nonsense", 1),
+        (SERVING, 0),
+        (encode(Bequest([])), 0),
+        (encode(Bequest([ESTATE])), 0),
+        (encode(Bequest([ESTATE, "tun"])), 1),
+        (encode(Bequest(["tun"])), 1),
+        (encode(Bequest([ESTATE])), 1),  # an empty one
+    ],
+)
+def test_an_incomplete_estate_is_not_taken(ends: Ends, message: bytes, count: int) -> None:
+    empty = [os.memfd_create("empty") for _ in range(count)]
+    with pytest.raises(ControlError, match="the predecessor hands over nothing usable"):
+        ends.predecessor(message, *empty)
+
+
+def content(descriptor: int) -> bytes:
+    """Return what is in a memory file, and close it."""
+    with open(descriptor, "rb") as file:
+        file.seek(0)
+        return file.read()
+
+
+WHOLE = content(estate.write(LEFT))
+
+
+@given(st.integers(0, len(WHOLE) - 1), st.binary(max_size=8))
+def test_a_damaged_estate_is_refused_or_another_estate_and_nothing_else(
+    at: int, instead: bytes
+) -> None:
+    descriptor = os.memfd_create("damaged")
+    os.write(descriptor, WHOLE[:at] + instead + WHOLE[at + len(instead) :] * bool(instead))
+    with closing(Ends()) as ends, suppress(ControlError):
+        found = ends.predecessor(encode(Bequest([ESTATE])), descriptor)
+        assert isinstance(found.estate, Estate)
+        assert instead, "a truncated estate was taken for a whole one"
+
+
+def test_one_that_cannot_take_over_says_why_and_touches_nothing(ends: Ends) -> None:
+    pid = os.fork()
+    if not pid:
+        with suppress(BaseException):
+            found = ends.predecessor(encode(Bequest([ESTATE])), estate.write(LEFT))
+            with guarding(found):
+                raise ControlError("there is no room here")
+        os._exit(7)
+    assert [ends.heard(), ends.heard()][1] == Refused("there is no room here")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
