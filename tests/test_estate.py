@@ -14,6 +14,7 @@ from wgmp.errors import RingError
 from wgmp.options import Options
 from wgmp.peerdrops import BLOCK_WORDS
 from wgmp.shm import LastingMemory, SecretSegment, Segment
+from wgmp.topology import MAX_ROLES
 
 PRIVATE = keys.clamp(bytes([7]) * 32)
 
@@ -29,7 +30,10 @@ class _Ports:
 def test_the_layout_of_lasting_memory_is_that_of_the_format() -> None:
     layout = (peertable.ROWS, peertable.ROW_WORDS, peertable.INDEX_ENTRIES, BLOCK_WORDS)
     layout += (sessions._ROWS_PER_PEER, sessions._ROW_WORDS, sessions._PEER)
-    assert (estate.FORMAT, layout) == (1, (16_384, 16, 131_072, 64, 3, 144, 142)), "raise FORMAT"
+    layout += (MAX_ROLES,)
+    assert (estate.FORMAT, layout) == (2, (16_384, 16, 131_072, 64, 3, 144, 142, 84)), (
+        "raise FORMAT"
+    )
 
 
 def test_a_device_is_the_same_after_it_was_handed_over() -> None:

@@ -19,6 +19,7 @@ def test_the_environment_is_read() -> None:
     environment = {
         "WGMP_WORKERS": "64",
         "WGMP_TOPOLOGY": "compact",
+        "WGMP_TUN_QUEUES": "1",
         "WGMP_CONFIG": "/etc/wireguard/wg0.conf",
         "WG_TUN_FD": "3",
         "WG_UAPI_FD": "4",
@@ -54,6 +55,10 @@ def test_the_command_line_goes_before_the_environment() -> None:
         ("WGMP_WORKERS", "-1", "write auto, or 1 to 64"),
         ("WGMP_WORKERS", "²", "write auto, or 1 to 64"),
         ("WGMP_TOPOLOGY", "Compact", "write auto, pipeline, compact"),
+        ("WGMP_TUN_QUEUES", "0", "write 1 to 16"),
+        ("WGMP_TUN_QUEUES", "-1", "write 1 to 16"),
+        ("WGMP_TUN_QUEUES", "1000", "write 1 to 16"),
+        ("WGMP_TUN_QUEUES", "x", "write 1 to 16"),
         ("WG_PROCESS_FOREGROUND", "yes", "write 1 or 0"),
         ("WG_TUN_FD", "-1", "write its number"),
         ("WG_UAPI_FD", "three", "write its number"),
@@ -71,6 +76,15 @@ def test_bad_values_are_told_with_the_variable(variable: str, value: str, remedy
 def test_a_bad_option_is_told_as_the_option_and_not_the_variable() -> None:
     with pytest.raises(ConfigError, match=r"^--workers: 'many'"):
         read_options("wg0", {"WGMP_WORKERS": "2"}, workers="many")
+
+
+def test_several_queues_are_for_readers_in_processes_of_their_own() -> None:
+    options = read_options("wg0", {"WGMP_TUN_QUEUES": "1"}, tun_queues="16")
+    assert (options.tun_queues, options.topology) == (16, Shape.AUTO)
+    with pytest.raises(ConfigError, match="write the topology pipeline"):
+        read_options("wg0", {"WGMP_TOPOLOGY": "compact"}, tun_queues="2")
+    with pytest.raises(ConfigError, match="WG_TUN_FD is one queue"):
+        read_options("wg0", {"WG_TUN_FD": "3"}, tun_queues="2")
 
 
 @pytest.mark.parametrize("name", ["a", "wg0", "wg-0.1_x=+", "é" * 7, "x" * 15, "..."])

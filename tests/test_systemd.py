@@ -61,7 +61,7 @@ def test_sockets_of_two_ports_are_not_one_gateways() -> None:
         (kept,) = found.udp
         assert kept.getsockname() == first.getsockname()
         kept.close()
-        assert (found.tun, found.uapi) == (None, None)
+        assert (found.tun, found.uapi) == ([], None)
 
 
 def test_a_role_without_a_turn_is_told_from_those_that_turn() -> None:

@@ -51,7 +51,7 @@ class Bench:
         self.private_key = os.urandom(32)
         self.public_key = rawcrypto.public_of(self.private_key)
         port, sockets = udp.open_sockets(0, 0)
-        devices = Devices(TunQueue(-1, virtio_header=True), sockets, Offloads())
+        devices = Devices([TunQueue(-1, virtio_header=True)], sockets, Offloads())
         self.fabric = Fabric(build(Shape.COMPACT, 1))
         self.reader = UdpReader(self.fabric.context("udp_reader", devices))
         self.admission = Admission(self.fabric.context("admission", devices))

@@ -144,7 +144,8 @@ def spawn(
         system.set_name(f"wgmp:{row.name}")
         logs.name_process(row.name)
         bells = [end for bell in fabric.doorbells.values() for end in bell.descriptors()]
-        outside = [*devices.tun.descriptors(), *(sock.fileno() for sock in devices.sockets)]
+        queues = [descriptor for queue in devices.tun for descriptor in queue.descriptors()]
+        outside = [*queues, *(sock.fileno() for sock in devices.sockets)]
         ends = [theirs.fileno(), trace, *lifeline.in_child()]
         system.close_others([*ends, *bells, *outside])
 

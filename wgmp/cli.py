@@ -51,9 +51,9 @@ def make_wgmpd_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="wgmpd",
         description="Start a WireGuard gateway on a new interface, as wireguard-go does.",
-        epilog="WGMP_WORKERS, WGMP_TOPOLOGY, WGMP_OFFLOAD, WGMP_FASTPATH, WGMP_SESSIONS, "
-        "WGMP_METRICS, WGMP_SANDBOX, WGMP_USER, WGMP_LOG_FORMAT, LOG_LEVEL, WG_TUN_FD, WG_UAPI_FD "
-        "and WG_PROCESS_FOREGROUND are read from the environment.",
+        epilog="WGMP_WORKERS, WGMP_TOPOLOGY, WGMP_TUN_QUEUES, WGMP_OFFLOAD, WGMP_FASTPATH, "
+        "WGMP_SESSIONS, WGMP_METRICS, WGMP_SANDBOX, WGMP_USER, WGMP_LOG_FORMAT, LOG_LEVEL, "
+        "WG_TUN_FD, WG_UAPI_FD and WG_PROCESS_FOREGROUND are read from the environment.",
     )
     parser.add_argument("-f", "--foreground", action="store_true", help="do not detach")
     parser.add_argument("--version", action="version", version=f"wgmp {__version__}")
@@ -79,6 +79,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--topology",
         metavar="auto|pipeline|compact",
         help="a process per role, or all in one; auto goes by the cores",
+    )
+    supervise.add_argument(
+        "--tun-queues", metavar="N", help="1..16 queues of the interface, with a reader each"
     )
     supervise.add_argument(
         "--offload", metavar="auto|off", help="off: one packet per system call, for comparison"
@@ -173,6 +176,7 @@ def _supervise(parsed: argparse.Namespace) -> int:
         config=getattr(parsed, "config", None),
         workers=getattr(parsed, "workers", None),
         topology=getattr(parsed, "topology", None),
+        tun_queues=getattr(parsed, "tun_queues", None),
         offload=getattr(parsed, "offload", None),
         fastpath=getattr(parsed, "fastpath", None),
         log_format=getattr(parsed, "log_format", None),

@@ -4,7 +4,7 @@
 |---|---|---|
 | Python, cryptography | yes | versions |
 | CPU | yes | x86-64 (shm.py), its features, cores |
-| TUN device | yes | /dev/net/tun opens |
+| TUN device | yes | /dev/net/tun opens; whether the kernel has interfaces of several queues |
 | privileges | yes | CAP_NET_ADMIN |
 | sandbox | | what the roles of a gateway would run under |
 | UDP sockets | yes | opened as a gateway does, with the buffers they got |
@@ -34,7 +34,7 @@ from pathlib import Path
 
 import msgspec
 
-from wgmp import sandbox, udp
+from wgmp import sandbox, tun, udp
 from wgmp.errors import CommandError, RingError
 from wgmp.fastpath.choice import native_is_missing
 from wgmp.netns import Namespaces
@@ -176,15 +176,16 @@ def check_cpu(cpuinfo: str, cores: int) -> Check:
 
 
 def check_tun(device: Path) -> Check:
-    """See whether the TUN device can be opened. That alone makes no interface."""
+    """See whether the TUN device can be opened, and what for. That alone makes no interface."""
     try:
-        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+        several = tun.has_several_queues(device)
     except PermissionError:
         return _check("TUN device", False, f"{device} may not be opened", "run as root", True)
     except OSError as error:
         remedy = f"modprobe tun; in a container, pass the device in (--device {device})"
         return _check("TUN device", False, f"{device}: {error.strerror}", remedy, True)
-    return Check("TUN device", State.OK, f"{device} opens", needed=True)
+    queues = "of one queue or several" if several else "of one queue: --tun-queues needs Linux 3.8"
+    return Check("TUN device", State.OK, f"{device} opens, for interfaces {queues}", needed=True)
 
 
 def check_privileges(status: str) -> Check:

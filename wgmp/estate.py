@@ -28,7 +28,7 @@ from wgmp.orders import EndpointOrder
 from wgmp.protocol.allowedips import Prefix
 from wgmp.protocol.outcome import Endpoint
 
-FORMAT = 1
+FORMAT = 2
 
 ESTATE = "estate"
 

@@ -103,6 +103,7 @@ def _run(
     interface = options.interface if given is None else tun.name_of(given)
     if predecessor is None:
         inherited = inheritance.sort(take_descriptors(os.environ), interface)
+        inheritance.renew_tun(inherited, interface, options.tun_queues)
     else:
         inherited = inheritance.sort(predecessor.descriptors, interface)
         inherited.roles = predecessor.estate.roles
@@ -114,7 +115,7 @@ def _run(
             _serve(runner, start, lambda supervisor: _only(ready))
         else:
             # Nobody took it down: its supervisor was killed, or hands it over.
-            is_up = inherited.tun is not None and bool(journal.steps)
+            is_up = bool(inherited.tun and journal.steps)
             settings = None
             if config is not None and not is_up:
                 settings = settings_of(config, options.run_hooks)

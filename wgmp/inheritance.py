@@ -2,7 +2,7 @@
 
 | name | what | kept as long as |
 |---|---|---|
-| tun | the TUN descriptor; with it the interface, its addresses and routes | the name is ours |
+| tun | the TUN descriptors; with them the interface, its addresses and routes | the name is ours |
 | udp | the UDP sockets, and with them the port | both are on one port |
 | uapi, control | the listening sockets of `wg` and of `wgmp` | its path is there |
 | metrics | the listening socket of `/metrics` | |
@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wgmp import tun
+from wgmp import netlink, tun
 from wgmp.errors import TunDeviceError
 
 log = logging.getLogger("wgmp")
@@ -37,7 +37,7 @@ class Inheritance:
     `roles`: whose counters are in the memory, in order.
     """
 
-    tun: int | None = None
+    tun: list[int] = field(default_factory=list)
     udp: list[socket.socket] = field(default_factory=list)
     uapi: socket.socket | None = None
     control: socket.socket | None = None
@@ -51,8 +51,8 @@ def sort(named: Iterable[tuple[str, int]], interface: str) -> Inheritance:
     found = Inheritance()
     for name, descriptor in named:
         match name:
-            case "tun" if found.tun is None and _is_tun_of(descriptor, interface):
-                found.tun = descriptor
+            case "tun" if _is_tun_of(descriptor, interface):
+                found.tun.append(descriptor)
             case "udp":
                 _add(found.udp, socket.socket(fileno=descriptor))
             case "uapi" if found.uapi is None and _is_reachable(descriptor):
@@ -66,7 +66,25 @@ def sort(named: Iterable[tuple[str, int]], interface: str) -> Inheritance:
             case _:
                 log.info("descriptor %d (%s) is of no use any more", descriptor, name)
                 os.close(descriptor)
+    found.tun.sort(key=tun.is_detached)  # as they are opened: the one that is written comes last
     return found
+
+
+def renew_tun(found: Inheritance, interface: str, queues: int) -> None:
+    """Give up an interface that is not of so many queues: it has them for its life.
+
+    It is deleted, for others may hold it too. Raises TunDeviceError.
+    """
+    if not found.tun or tun.are_queues(found.tun, queues):
+        return
+    log.warning("%s is made anew, with %d TUN queue%s", interface, queues, "s" * (queues > 1))
+    try:
+        netlink.delete_link(tun.index_of(interface))
+    except OSError as error:
+        raise TunDeviceError(f"{interface} cannot be made anew: {error.strerror}") from error
+    for descriptor in found.tun:
+        os.close(descriptor)
+    found.tun = []
 
 
 def _is_tun_of(descriptor: int, interface: str) -> bool:

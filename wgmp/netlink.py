@@ -138,10 +138,17 @@ def set_gso_max_size(index: int, size: int) -> None:
         _RTATTR.pack(_RTATTR.size + 4, kind) + size.to_bytes(4, sys.byteorder)
         for kind in (_IFLA_GSO_MAX_SIZE, _IFLA_GSO_IPV4_MAX_SIZE)
     )
-    body = info + attributes
-    header = _NLMSGHDR.pack(
-        _NLMSGHDR.size + len(body), _RTM_NEWLINK, _NLM_F_REQUEST | _NLM_F_ACK, 1, 0
-    )
+    _request(_RTM_NEWLINK, info + attributes)
+
+
+def delete_link(index: int) -> None:
+    """Delete a link, whoever holds it. Raises OSError."""
+    _request(_RTM_DELLINK, _IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, 0, 0))
+
+
+def _request(kind: int, body: bytes) -> None:
+    """Ask the kernel for something, and wait until it is done. Raises OSError."""
+    header = _NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, _NLM_F_REQUEST | _NLM_F_ACK, 1, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as kernel:
         kernel.settimeout(_ANSWER_LIMIT_S)
         kernel.sendto(header + body, (0, 0))

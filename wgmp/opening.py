@@ -64,15 +64,16 @@ class Opened:
 def open_gateway(start: Start) -> Opened:
     """Open what is not inherited. Raises WgmpError, and leaves nothing open then."""
     interface, options, inherited = start.interface, start.options, start.inherited
-    topology = choose(options.topology, options.workers, system.cores())
+    topology = choose(options.topology, options.workers, system.cores(), options.tun_queues)
     limits = sandbox.decide(options.sandbox, options.user)
-    descriptor = _tun_descriptor(start)
-    os.set_blocking(descriptor, False)
+    descriptors = _tun_descriptors(start)
+    for descriptor in descriptors:
+        os.set_blocking(descriptor, False)
     uapi = inherited.uapi or _uapi_listener(options.uapi_fd, interface)
     try:
         supervisor = Supervisor(
             interface,
-            descriptor,
+            descriptors,
             uapi,
             topology,
             offloads_wanted=options.offload,
@@ -96,11 +97,11 @@ def open_gateway(start: Start) -> Opened:
     return Opened(supervisor, uapi, ControlServer(listener, supervisor), metrics)
 
 
-def _tun_descriptor(start: Start) -> int:
-    for given in (start.options.tun_fd, start.inherited.tun):
-        if given is not None:
-            return given
-    return tun.open_tun(start.interface)
+def _tun_descriptors(start: Start) -> list[int]:
+    given = start.options.tun_fd
+    if given is not None:
+        return [given]
+    return start.inherited.tun or tun.open_tun(start.interface, start.options.tun_queues)
 
 
 def _metrics(start: Start, supervisor: Supervisor) -> MetricsServer | None:

@@ -4,6 +4,7 @@
 |---|---|---|
 | WGMP_WORKERS | --workers | auto, 1..64 |
 | WGMP_TOPOLOGY | --topology | auto, pipeline, compact |
+| WGMP_TUN_QUEUES | --tun-queues | 1..16 |
 | WGMP_CONFIG | --config | a file |
 | WGMP_OFFLOAD | --offload | auto, off |
 | WGMP_FASTPATH | --fastpath | auto, native, reference |
@@ -33,7 +34,7 @@ from wgmp.addresses import parse_address, split_host_port
 from wgmp.errors import ConfigError
 from wgmp.fastpath.choice import Choice
 from wgmp.logs import LogFormat, LogLevel
-from wgmp.topology import MAX_WORKERS, Shape
+from wgmp.topology import MAX_QUEUES, MAX_WORKERS, Shape
 
 INTERFACE_NAME_BYTES = 15  # IFNAMSIZ - 1, linux/if.h
 
@@ -45,7 +46,8 @@ _NOT_IN_NAMES = frozenset(b"/:%\0" + b" \t\n\v\f\r\xa0")
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What to run. `workers`: None leaves it to the number of cores.
 
-    `run_hooks`: run the shell commands in the configuration. `offload`: use those the kernel
+    `tun_queues`: each has a process that reads it. `run_hooks`: run the shell commands in the
+    configuration. `offload`: use those the kernel
     has. `sandbox`: let roles give up what they do not need;
     `user`: whose they become then, "" for the default (sandbox.py). `shared_sessions`: they
     outlive a worker. `metrics`: where to serve them, None for nowhere.
@@ -56,6 +58,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     config: Path | None = None
     workers: int | None = None
     topology: Shape = Shape.AUTO
+    tun_queues: int = 1
     offload: bool = True
     fastpath: Choice = Choice.AUTO
     sandbox: bool = True
@@ -77,6 +80,7 @@ def read_options(
     config: str | None = None,
     workers: str | None = None,
     topology: str | None = None,
+    tun_queues: str | None = None,
     offload: str | None = None,
     fastpath: str | None = None,
     log_format: str | None = None,
@@ -96,11 +100,12 @@ def read_options(
         return (option, given) if given is not None else (variable, environment.get(variable, ""))
 
     _, file = choose(config, "--config", "WGMP_CONFIG")
-    return Options(
+    options = Options(
         interface=check_interface_name(interface),
         config=Path(file) if file else None,
         workers=_workers(*choose(workers, "--workers", "WGMP_WORKERS")),
         topology=_topology(*choose(topology, "--topology", "WGMP_TOPOLOGY")),
+        tun_queues=_tun_queues(*choose(tun_queues, "--tun-queues", "WGMP_TUN_QUEUES")),
         offload=_switch(*choose(offload, "--offload", "WGMP_OFFLOAD")),
         fastpath=_fastpath(*choose(fastpath, "--fastpath", "WGMP_FASTPATH")),
         sandbox=_switch(*choose(sandbox, "--sandbox", "WGMP_SANDBOX")),
@@ -114,6 +119,18 @@ def read_options(
         tun_fd=_descriptor("WG_TUN_FD", environment),
         uapi_fd=_descriptor("WG_UAPI_FD", environment),
     )
+    if options.tun_queues > 1:
+        _check_queues(options)
+    return options
+
+
+def _check_queues(options: Options) -> None:
+    if options.topology is Shape.COMPACT:
+        raise ConfigError(
+            "several TUN queues are read by a process each: write the topology pipeline, or 1 queue"
+        )
+    if options.tun_fd is not None:
+        raise ConfigError("WG_TUN_FD is one queue: start without it, or without --tun-queues")
 
 
 def check_interface_name(name: str) -> str:
@@ -135,9 +152,19 @@ def check_interface_name(name: str) -> str:
 def _workers(name: str, text: str) -> int | None:
     if text in ("", "auto"):
         return None
-    if text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= MAX_WORKERS:
+    if _is_number(text, MAX_WORKERS):
         return int(text)
     raise ConfigError(f"{name}: {text!r} is not possible: write auto, or 1 to {MAX_WORKERS}")
+
+
+def _tun_queues(name: str, text: str) -> int:
+    if text and not _is_number(text, MAX_QUEUES):
+        raise ConfigError(f"{name}: {text!r} is not possible: write 1 to {MAX_QUEUES}")
+    return int(text or "1")
+
+
+def _is_number(text: str, most: int) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= most
 
 
 def _address(name: str, text: str) -> tuple[str, int] | None:

@@ -53,7 +53,7 @@ async def reshard(children: Children, workers: int) -> None:
     if old.taps.busy:
         raise ControlError("a capture is running: end it, then change the workers")
     try:
-        fabric = old.succeed(build(old.topology.shape, workers))
+        fabric = old.succeed(build(old.topology.shape, workers, old.topology.queues))
     except OSError as error:
         raise ControlError(f"there is no room for more workers: {error.strerror}") from error
     try:

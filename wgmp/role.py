@@ -8,7 +8,7 @@ sleeps until a descriptor is ready, a producer rings, or a role's deadline comes
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from wgmp.counters import Counters
@@ -28,11 +28,12 @@ from wgmp.tun import TunQueue
 class Devices:
     """What connects a gateway to the outside. It belongs to the supervisor; roles borrow it.
 
-    `tun`: the TUN queue. `sockets`: the UDP sockets, one per family. `offloads`: those in use
-    when the gateway started.
+    `tun`: the TUN's queues, the one of its number for each tun_reader; the last one is written.
+    `sockets`: the UDP sockets, one per family. `offloads`: those in use when the gateway
+    started.
     """
 
-    tun: TunQueue
+    tun: Sequence[TunQueue]
     sockets: list[socket.socket]
     offloads: Offloads
 

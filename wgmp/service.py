@@ -47,10 +47,12 @@ class Service:
 
     def up(self) -> None:
         """Tell that traffic can flow, and go on telling that all is well."""
-        supervisor = self._supervisor
-        for name, descriptor in supervisor.descriptors():
-            if name != inheritance.UDP:  # the supervisor sees to these, which change
-                self._manager.keep(name, [descriptor])
+        descriptors = self._supervisor.descriptors()
+        for name in (
+            inheritance.TUN,
+            inheritance.UAPI,
+        ):  # the supervisor sees to UDP, which changes
+            self._manager.keep(name, [each for kind, each in descriptors if kind == name])
         self._manager.ready(self._status())
         if self._manager.watchdog_s is not None:
             interval_s = self._manager.watchdog_s / 2

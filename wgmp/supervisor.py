@@ -26,7 +26,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 from wgmp import inheritance, logs, memory, offload
 from wgmp.child import Child, spawn
@@ -69,7 +69,7 @@ _GIVE_BACK_AFTER_S = 1.0
 
 
 class Supervisor:
-    """One gateway: `interface` on `tun_descriptor` (the supervisor owns it from now on).
+    """One gateway: `interface` on `tun_descriptors` (the supervisor owns them from now on).
 
     `uapi`: the listening socket and its path. `offloads_wanted`: use those the kernel has.
     `silent`: roles print nothing (a daemon's). `limits`: what roles run under. `shared_sessions`:
@@ -81,7 +81,7 @@ class Supervisor:
     def __init__(
         self,
         interface: str,
-        tun_descriptor: int,
+        tun_descriptors: Sequence[int],
         uapi: socket.socket,
         topology: Topology,
         offloads_wanted: bool = True,
@@ -113,9 +113,9 @@ class Supervisor:
         self._drop_watch = DropWatch(fabric.counters, self.events)
         self.children = Children(self, fabric, self.events)
         self._changing = asyncio.Lock()
-        self.offloads = offload.set_up(tun_descriptor, offloads_wanted)
+        self.offloads = offload.set_up(tun_descriptors[0], offloads_wanted)
         self._tun = TunSide(
-            interface, tun_descriptor, self.offloads, self.children.tell, self._link_gone
+            interface, tun_descriptors, self.offloads, self.children.tell, self._link_gone
         )
         self._udp = UdpSide(self.offloads.udp_gro, inherited.udp, manager)
         self._uapi = uapi
@@ -141,7 +141,7 @@ class Supervisor:
     def descriptors(self) -> list[tuple[str, int]]:
         """Return what can be handed on, each with its name; they stay this process's."""
         return [
-            (inheritance.TUN, self._tun.queue.descriptor),
+            *((inheritance.TUN, queue.descriptor) for queue in self._tun.queues),
             *((inheritance.UDP, descriptor) for descriptor in self._udp.descriptors()),
             (inheritance.UAPI, self._uapi.fileno()),
         ]
@@ -228,7 +228,7 @@ class Supervisor:
 
     def fork(self, row: ProcessRow, fabric: Fabric) -> Child:
         """Return a new process with its descriptors. Raises OSError."""
-        devices = Devices(self._tun.queue, self._udp.sockets, self.offloads)
+        devices = Devices(self._tun.queues, self._udp.sockets, self.offloads)
         return spawn(row, fabric, devices, self._silent, self.sandbox)
 
     def configuration(self) -> Iterator[Order]:

@@ -1,9 +1,15 @@
-"""The TUN device: opening it, its name, MTU and state, and a queue of it to read and write.
+"""The TUN device: opening it, its name, MTU and state, and its queues to read and write.
 
 pytun-pmd3 creates the device; reading and writing go straight to the descriptor. Each packet
 comes and goes behind a virtio_net_hdr (IFF_VNET_HDR), and may be a super-packet of up to
 64 KiB. A descriptor that another program opened may be without these headers; then a queue
 puts plain ones in and takes them off.
+
+A TUN of several queues (IFF_MULTI_QUEUE) lets several processes read. By itself the kernel sends a
+flow to the queue that the flow's packets were last written on. So nothing is written on these: one
+more is opened and detached from the device (IFF_DETACH_QUEUE). It gives nothing to read; what is
+written on it arrives, and teaches the kernel nothing. Then each flow keeps to the queue that a hash
+of its addresses and ports picks (drivers/net/tun.c, tun_automq_select_queue, tun_get_user).
 """
 
 from __future__ import annotations
@@ -13,6 +19,8 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Sequence
+from pathlib import Path
 
 from wgmp.errors import PrivilegeError, TunDeviceError
 from wgmp.fastpath import virtio
@@ -21,9 +29,14 @@ DEFAULT_MTU = 1420
 
 # linux/if_tun.h, linux/sockios.h, linux/if.h
 _IFF_TUN = 0x0001
+_IFF_MULTI_QUEUE = 0x0100
+_IFF_DETACH_QUEUE = 0x0400
 _IFF_NO_PI = 0x1000
 _IFF_VNET_HDR = 0x4000
+_IFF_TUN_EXCL = 0x8000
 _TUNSETVNETHDRSZ = 0x400454D8
+_TUNSETQUEUE = 0x400454D9
+_TUNGETFEATURES = 0x800454CF
 _TUNGETIFF = 0x800454D2
 _SIOCGIFFLAGS = 0x8913
 _SIOCGIFMTU = 0x8921
@@ -36,29 +49,58 @@ _IFREQ_INT = struct.Struct("=16si20x")
 _IFREQ_FLAGS = struct.Struct("=16sH22x")
 
 
-def open_tun(name: str) -> int:
-    """Create the TUN interface `name` with WireGuard's default MTU; return its descriptor.
+def open_tun(name: str, queues: int = 1) -> list[int]:
+    """Create the TUN interface `name` with WireGuard's default MTU; return its descriptors.
 
-    The interface lives as long as the descriptor and its duplicates. Raises PrivilegeError, or
+    Of several `queues` there is one descriptor each and, last, the detached one that is written.
+    The interface lives as long as one of them or of their duplicates. Raises PrivilegeError, or
     TunDeviceError when it is taken or the host has no TUN.
     """
+    flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR
+    descriptors: list[int] = []
+    try:
+        if queues == 1:
+            descriptors.append(_open(name, flags))
+        else:
+            # Exclusive: another gateway's interface would get one queue more.
+            descriptors.append(_open(name, flags | _IFF_MULTI_QUEUE | _IFF_TUN_EXCL))
+            while len(descriptors) <= queues:
+                descriptors.append(_open(name, flags | _IFF_MULTI_QUEUE))
+            detach = _IFREQ_FLAGS.pack(name.encode(), _IFF_DETACH_QUEUE)
+            fcntl.ioctl(descriptors[-1], _TUNSETQUEUE, detach)
+        fcntl.ioctl(descriptors[0], _TUNSETVNETHDRSZ, _INT.pack(virtio.SIZE))
+        set_mtu(name, DEFAULT_MTU)
+    except BaseException as error:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if isinstance(error, OSError):
+            raise explain(error, name) from error
+        raise
+    return descriptors
+
+
+def _open(name: str, flags: int) -> int:
     from pytun_pmd3 import TunTapDevice  # only gateways need it, not every `wgmp` command
 
-    try:
-        device = TunTapDevice(name, _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR)
-    except OSError as error:
-        raise explain(error, name) from error
+    device = TunTapDevice(name, flags)
     # The object would close its descriptor when it is collected.
     descriptor = os.dup(device.fileno())
     device.close()
-    try:
-        os.set_blocking(descriptor, False)
-        fcntl.ioctl(descriptor, _TUNSETVNETHDRSZ, _INT.pack(virtio.SIZE))
-        set_mtu(name, DEFAULT_MTU)
-    except BaseException:
-        os.close(descriptor)
-        raise
+    os.set_blocking(descriptor, False)
     return descriptor
+
+
+def has_several_queues(device: Path) -> bool:
+    """Return whether the kernel behind `device` (/dev/net/tun) knows IFF_MULTI_QUEUE.
+
+    Raises OSError.
+    """
+    descriptor = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        features = _INT.unpack(fcntl.ioctl(descriptor, _TUNGETFEATURES, bytes(_INT.size)))[0]
+    finally:
+        os.close(descriptor)
+    return bool(features & _IFF_MULTI_QUEUE)
 
 
 def explain(error: OSError, name: str) -> PrivilegeError | TunDeviceError:
@@ -93,8 +135,23 @@ def name_of(descriptor: int) -> str:
 
 def has_virtio_header(descriptor: int) -> bool:
     """Return whether packets of an open TUN descriptor have a virtio header before them."""
+    return bool(_flags(descriptor) & _IFF_VNET_HDR)
+
+
+def is_detached(descriptor: int) -> bool:
+    """Return whether an open TUN descriptor is one to write alone; raises TunDeviceError."""
+    return bool(_flags(descriptor) & _IFF_DETACH_QUEUE)
+
+
+def are_queues(descriptors: Sequence[int], queues: int) -> bool:
+    """Return whether descriptors are what `open_tun` returns for so many queues."""
+    wanted = [False] * queues + [True] * (queues > 1)
+    return [is_detached(descriptor) for descriptor in descriptors] == wanted
+
+
+def _flags(descriptor: int) -> int:
     flags: int = _IFREQ_FLAGS.unpack(_interface_request(descriptor))[1]
-    return bool(flags & _IFF_VNET_HDR)
+    return flags
 
 
 def _interface_request(descriptor: int) -> bytes:

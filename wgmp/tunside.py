@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from wgmp import netlink, offload, tun
 from wgmp.linkwatch import LinkWatch
@@ -16,7 +16,9 @@ log = logging.getLogger("wgmp")
 
 
 class TunSide:
-    """`interface` on `descriptor`, which is this object's from now on; `offloads`: those in use.
+    """`interface` on `descriptors` (`tun.open_tun`), which are this object's from now on.
+
+    `queues`: one for each of them. `offloads`: those in use.
 
     `tell` is called with orders when the link or the routes change, `gone` when the interface was
     deleted. Raises TunDeviceError when there is none.
@@ -25,16 +27,14 @@ class TunSide:
     def __init__(
         self,
         interface: str,
-        descriptor: int,
+        descriptors: Sequence[int],
         offloads: Offloads,
         tell: Callable[[list[Order]], None],
         gone: Callable[[], None],
     ) -> None:
-        self.queue = tun.TunQueue(
-            descriptor,
-            tun.has_virtio_header(descriptor),
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
-        )
+        header = tun.has_virtio_header(descriptors[0])
+        asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.queues = [tun.TunQueue(descriptor, header, asking) for descriptor in descriptors]
         self._interface = interface
         self._offloads = offloads
         self._tell = tell
@@ -55,8 +55,9 @@ class TunSide:
         self._watch.stop()
 
     def close(self) -> None:
-        """Close the descriptor; the interface is gone with the last copy of it."""
-        self.queue.close()
+        """Close the descriptors; the interface is gone with the last copy of them."""
+        for queue in self.queues:
+            queue.close()
 
     def _changed(self, orders: list[Order]) -> None:
         self._limit_super_packets()

@@ -14,7 +14,7 @@ from pathlib import Path
 from wgmp.netns import Namespace, end, wait_for
 
 _MESSAGE_BYTES = 4096
-_DESCRIPTORS = 16
+_DESCRIPTORS = 24
 
 # Under its own pid, as systemd has it: the descriptors from 3 on, and then the service.
 _START = """

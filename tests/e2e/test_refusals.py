@@ -40,6 +40,13 @@ def test_a_taken_interface_is_refused(space: Namespace, mode: tuple[str, ...]) -
     assert name in space.links()
 
 
+@pytest.mark.parametrize("queues", ["0", "-1", "1000", "x"])
+def test_a_number_of_queues_that_cannot_be_is_refused(space: Namespace, queues: str) -> None:
+    name = space.interface_name("wg")
+    line = refusal(space, WGMP, "supervise", name, f"--tun-queues={queues}", "--foreground")
+    assert line == f"wgmp: --tun-queues: '{queues}' is not possible: write 1 to 16"
+
+
 def test_a_second_gateway_of_the_same_name_is_refused(space: Namespace, tmp_path: Path) -> None:
     name = space.interface_name("wg")
     first = space.start(WGMPD, "-f", name, log=tmp_path / "log")

@@ -107,6 +107,29 @@ def test_a_killed_supervisors_interface_stays_and_its_successor_takes_it_over(
     assert service.pings()
 
 
+def test_an_interface_stays_with_all_its_queues_and_is_made_anew_for_another_number(
+    service: Service,
+) -> None:
+    space, name, systemd = service.space, service.interface, service.systemd
+    service.start(WGMP_TUN_QUEUES="2")
+    before, port = _index(space, name), service.show("listen-port")
+    systemd.listen()
+    assert [kept for kept, _ in systemd.kept].count("tun") == 3
+    systemd.kill()
+    wait_for(lambda: not space.processes(), 5, "no role outlives its supervisor")
+    service.start(WGMP_TUN_QUEUES="2")
+    assert service.pings()
+    assert (_index(space, name), service.show("listen-port")) == (before, port)
+    for queues, descriptors in (("3", 4), ("1", 1)):
+        systemd.kill()
+        wait_for(lambda: not space.processes(), 5, "no role outlives its supervisor")
+        service.start(WGMP_TUN_QUEUES=queues, WGMP_TOPOLOGY="auto")
+        assert service.pings()
+        assert (_index(space, name) != before, service.show("listen-port")) == (True, port)
+        systemd.listen()
+        assert [kept for kept, _ in systemd.kept].count("tun") == descriptors
+
+
 def test_a_reload_touches_no_session_of_an_unchanged_peer(service: Service) -> None:
     pid = service.start()
     assert service.pings()

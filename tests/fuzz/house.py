@@ -70,7 +70,7 @@ class House:
         self.wire.connect(("127.0.0.1", port))
         names = [row.name for row in self.fabric.topology.roles]
         devices = Devices(
-            TunQueue(self._role_tun.fileno(), virtio_header=True),
+            [TunQueue(self._role_tun.fileno(), virtio_header=True)],
             self._sockets,
             Offloads(tun_tcp=True, tun_udp=True, udp_segment=True, udp_gro=True),
         )

@@ -384,7 +384,7 @@ def _tunnel() -> tuple[socket.socket, socket.socket]:
 
 
 def _devices(tun: socket.socket) -> Devices:
-    return Devices(TunQueue(tun.fileno(), virtio_header=False), [], Offloads())
+    return Devices([TunQueue(tun.fileno(), virtio_header=False)], [], Offloads())
 
 
 def _write_failed(rig: Rig) -> Counters:

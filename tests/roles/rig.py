@@ -29,7 +29,7 @@ from wgmp.topology import Shape, build
 from wgmp.tun import TunQueue
 
 # Nobody reads or writes here but the tests.
-DEVICES = Devices(TunQueue(-1, virtio_header=True), [], Offloads())
+DEVICES = Devices([TunQueue(-1, virtio_header=True)], [], Offloads())
 
 HERE = Endpoint(bytes([192, 0, 2, 2]), 40_000)
 INNER = bytes([10, 99, 0, 1])

@@ -48,7 +48,7 @@ class Bench:
 @pytest.fixture
 def bench() -> Iterator[Bench]:
     port, sockets = udp.open_sockets(0, 0)
-    devices = Devices(TunQueue(-1, virtio_header=True), sockets, Offloads())
+    devices = Devices([TunQueue(-1, virtio_header=True)], sockets, Offloads())
     fabric = Fabric(build(Shape.PIPELINE, 1))
     reader = UdpReader(fabric.context("udp_reader", devices))
     reader.obey(SetPrivateKey(PRIVATE_KEY), 0.0, [])

@@ -78,7 +78,7 @@ def fill(record: Record, peer: int, source: bytes, destination: bytes) -> None:
 
 def no_devices() -> Devices:
     """Return devices for a worker alone, which touches no TUN, on a host with every offload."""
-    return Devices(TunQueue(-1, virtio_header=True), [], Offloads(True, True, True, True))
+    return Devices([TunQueue(-1, virtio_header=True)], [], Offloads(True, True, True, True))
 
 
 class _Bench:

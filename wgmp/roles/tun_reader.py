@@ -1,4 +1,4 @@
-"""tun_reader: packets from the TUN to the workers that own their peers.
+"""tun_reader: packets from a queue of the TUN to the workers that own their peers.
 
 1. Read packets, or super-packets of up to 64 KiB, straight into records.
 2. Find each one's peer: longest prefix match of the destination address.
@@ -30,7 +30,8 @@ class TunReader(Role):
 
     def __init__(self, context: RoleContext) -> None:
         super().__init__(context)
-        self._tun = context.devices.tun
+        self._tun = context.devices.tun[context.number]
+        self._tun_out = context.devices.tun[-1]
         self._allowed_ips = context.fastpath.allowed_ips()
         workers = [context.outputs[f"worker{n}"] for n in range(context.workers)]
         self._intake = context.fastpath.packet_intake(
@@ -115,7 +116,7 @@ class TunReader(Role):
         if error is None:
             return
         try:
-            self._tun.write(virtio.PLAIN + error)
+            self._tun_out.write(virtio.PLAIN + error)
         except OSError:
             return  # the packet it is about has been counted as a drop
         self.counters.add(Counter.ICMP_ERRORS)

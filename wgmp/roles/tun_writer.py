@@ -10,7 +10,7 @@ class TunWriter(Role):
 
     def __init__(self, context: RoleContext) -> None:
         super().__init__(context)
-        self._writer = context.fastpath.packet_writer(context.devices.tun, self.counters)
+        self._writer = context.fastpath.packet_writer(context.devices.tun[-1], self.counters)
 
     def step(self, now: float) -> bool:
         """Write some records of each ring."""
