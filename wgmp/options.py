@@ -47,10 +47,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What to run. `workers`: None leaves it to the number of cores.
 
     `tun_queues`: each has a process that reads it. `run_hooks`: run the shell commands in the
-    configuration. `offload`: use those the kernel
-    has. `sandbox`: let roles give up what they do not need;
-    `user`: whose they become then, "" for the default (sandbox.py). `shared_sessions`: they
-    outlive a worker. `metrics`: where to serve them, None for nowhere.
+    configuration. `offload`: use those the kernel has. `sandbox`: let roles give up what they do
+    not need; `user`: whose they become then, "" for the default (sandbox.py). `shared_sessions`:
+    they outlive a worker. `metrics`: where to serve them, None for nowhere.
     `tun_fd`, `uapi_fd`: descriptors to use instead of opening, None to open.
     """
 

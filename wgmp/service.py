@@ -48,11 +48,8 @@ class Service:
     def up(self) -> None:
         """Tell that traffic can flow, and go on telling that all is well."""
         descriptors = self._supervisor.descriptors()
-        for name in (
-            inheritance.TUN,
-            inheritance.UAPI,
-        ):  # the supervisor sees to UDP, which changes
-            self._manager.keep(name, [each for kind, each in descriptors if kind == name])
+        for kept in (inheritance.TUN, inheritance.UAPI):  # UDP changes: the supervisor sees to it
+            self._manager.keep(kept, [each for name, each in descriptors if name == kept])
         self._manager.ready(self._status())
         if self._manager.watchdog_s is not None:
             interval_s = self._manager.watchdog_s / 2
