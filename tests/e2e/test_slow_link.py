@@ -36,7 +36,7 @@ def test_record_that_is_sent_in_part_is_finished_and_nothing_is_sent_twice(
         sender.setblocking(False)
         sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
         fabric = Fabric(build(Shape.PIPELINE, 1))
-        devices = Devices(TunQueue(-1, virtio_header=True), [sender], Offloads())
+        devices = Devices([TunQueue(-1, virtio_header=True)], [sender], Offloads())
         writer = UdpWriter(fabric.context("udp_writer", devices))
         ring = fabric.context("worker0", devices).outputs["udp_writer"]
         record = ring.reserve()
