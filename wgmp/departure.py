@@ -43,7 +43,6 @@ class Departure:
             raise ControlError("a capture is running: end it, then upgrade")
         async with self._supervisor.change_of_processes():
             pid, version, pause_s = await handover.hand_over(self, program)
-        self._manager.succeeded_by(pid)
         return Upgraded(pid, version, pause_s)
 
     async def hold(self) -> None:
@@ -59,6 +58,10 @@ class Departure:
     async def leave(self) -> bool:
         """End all processes; return whether they ended in order."""
         return await self._supervisor.leave()
+
+    def followed_by(self, pid: int) -> None:
+        """Tell systemd that process `pid` is the service now."""
+        self._manager.succeeded_by(pid)
 
     def bequeath(self) -> list[tuple[str, int]]:
         """Return copies of all that goes to the successor, each with its name."""

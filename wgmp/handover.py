@@ -72,6 +72,9 @@ class Leaving(Protocol):
     async def leave(self) -> bool:
         """End all processes; return whether they ended in order."""
 
+    def followed_by(self, pid: int) -> None:
+        """Tell whoever manages the service that process `pid` is it now, which waits for that."""
+
 
 class _FailedError(Exception):
     """The successor did not do what it has to; `str` says what."""
@@ -113,6 +116,7 @@ async def hand_over(gateway: Leaving, program: Sequence[str]) -> tuple[int, str,
             reason = _ENDED if isinstance(error, ConnectionError) else error
             raise ControlError(f"the new program did not take over: {reason}") from error
         pause_s = asyncio.get_running_loop().time() - started
+        gateway.followed_by(successor.pid)
         for descriptor in roles:
             os.close(descriptor)
         return successor.pid, hello.version, pause_s
