@@ -37,7 +37,7 @@ from wgmp.orders import (
     decode_orders,
     encode_report,
 )
-from wgmp.ring import Doorbell
+from wgmp.ring import Doorbell, RingReader
 from wgmp.role import Role
 from wgmp.system import boottime
 from wgmp.system.line import Line
@@ -103,6 +103,11 @@ class Loop:
         sockets: list[socket.socket],
     ) -> None:
         self._roles = roles
+        self._rings = [ring for role in roles for ring in role.inputs]
+        # Asked in every turn are only those that may have something to say.
+        self._timed = [role for role in roles if type(role).deadline is not Role.deadline]
+        self._writers = [role for role in roles if type(role).blocked_on is not Role.blocked_on]
+        self._sleeps = 0
         self._doorbell = doorbell
         self._control = control
         self._sockets = sockets
@@ -110,7 +115,7 @@ class Loop:
         self._interest: dict[int, int] = {}
         self._readers: dict[int, Role] = {}
         self._next_beat = 0.0
-        self._blocked_before: int | None = None
+        self._blocked_on: int | None = None
         self._begun = False
         self._draining = False
         self._drained = False
@@ -139,10 +144,12 @@ class Loop:
             busy = False
             draining = self._draining
             for role in self._roles:
-                role.readable &= not draining
+                if draining:
+                    role.readable = False
                 if role.step(now):
                     busy = True
-            self._beat(now)
+            if now >= self._next_beat:
+                self._beat(now)
             if draining and not self._drained:
                 self._drained = True
                 _report(self._control, Drained())
@@ -170,23 +177,24 @@ class Loop:
                 role.skip_records()
 
     def _beat(self, now: float) -> None:
-        """Let every role's heartbeat show, not more often than is of use."""
-        if now >= self._next_beat:
-            self._next_beat = now + _HEARTBEAT_S
-            for role in self._roles:
-                role.counters.store(Counter.HEARTBEAT, int(now * 1e9))
+        """Let every role's heartbeat show, and how often it has slept since the last one."""
+        self._next_beat = now + _HEARTBEAT_S
+        for role in self._roles:
+            role.counters.store(Counter.HEARTBEAT, int(now * 1e9))
+            role.counters.add(Counter.SLEEPS, self._sleeps)
+        self._sleeps = 0
 
     def _fall_asleep(self) -> float:
         """Declare sleep; return how long it may last in seconds, 0 when there is work after all."""
         self._outbox.tick()
         self._doorbell.fall_asleep()
         # A role that waits for a descriptor to drain leaves its rings as they are.
-        if self._blocked() is None and any(role.has_input() for role in self._roles):
+        if self._blocked_on is None and any(map(RingReader.waiting, self._rings)):
             return 0.0
+        self._sleeps += 1
         now = boottime()
         longest = now + _LONGEST_SLEEP_S
-        for role in self._roles:
-            role.counters.add(Counter.SLEEPS)
+        for role in self._timed:
             deadline = role.deadline()
             if deadline is not None and deadline < longest:
                 longest = deadline
@@ -246,7 +254,7 @@ class Loop:
             self._sockets = sockets
 
     def _blocked(self) -> int | None:
-        for role in self._roles:
+        for role in self._writers:
             descriptor = role.blocked_on()
             if descriptor is not None:
                 return descriptor
@@ -258,13 +266,13 @@ class Loop:
         self._readers = {fd: role for role in reading for fd in role.descriptors()}
         wanted = [*self._readers, self._doorbell.descriptor, self._control.fileno()]
         self._set_interest(dict.fromkeys(wanted, select.POLLIN))
-        self._blocked_before = None
+        self._blocked_on = None
 
     def _watch_writers(self) -> None:
         blocked = self._blocked()
-        if blocked == self._blocked_before:
+        if blocked == self._blocked_on:
             return
-        self._blocked_before = blocked
+        self._blocked_on = blocked
         wanted = {
             fd: mask & ~select.POLLOUT for fd, mask in self._interest.items() if mask != _OUT_ONLY
         }

@@ -99,7 +99,7 @@ class Role:
 
     def has_input(self) -> bool:
         """Return whether records wait in the role's rings."""
-        return any(ring.waiting() for ring in self.inputs)
+        return any(map(RingReader.waiting, self.inputs))
 
     def obey(self, order: Order, now: float, sockets: list[socket.socket]) -> None:
         """Take one of the supervisor's orders. `sockets`: those that came with it."""

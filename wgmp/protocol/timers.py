@@ -93,13 +93,15 @@ class PeerTimers(TimerTable):
     `keepalive`: the persistent keepalive's interval in seconds, 0 for none.
     """
 
-    __slots__ = ("_need_another_keepalive", "_randomness", "keepalive")
+    __slots__ = ("_need_another_keepalive", "_patience", "_randomness", "keepalive")
 
     def __init__(self, keepalive: int, randomness: Callable[[int], bytes]) -> None:
         super().__init__()
         self.keepalive = keepalive
         self._randomness = randomness
         self._need_another_keepalive = False
+        # Drawn at each initiation, for data is sent too often to draw anew each time.
+        self._patience = NEW_HANDSHAKE_TIMEOUT + self._jitter()
 
     def data_sent(self, now: float) -> None:
         """A packet was sent: something should come back.
@@ -107,7 +109,7 @@ class PeerTimers(TimerTable):
         The time runs from the first packet that is unanswered, not from the last.
         """
         if not self.pending(Timer.NEW_HANDSHAKE):
-            self.arm(Timer.NEW_HANDSHAKE, now + NEW_HANDSHAKE_TIMEOUT + self._jitter())
+            self.arm(Timer.NEW_HANDSHAKE, now + self._patience)
 
     def data_received(self, now: float) -> None:
         """A packet was received: the peer should hear from us."""
@@ -138,6 +140,7 @@ class PeerTimers(TimerTable):
     def handshake_initiated(self, now: float) -> None:
         """An initiation was sent."""
         self.arm(Timer.RETRANSMIT_HANDSHAKE, now + REKEY_TIMEOUT + self._jitter())
+        self._patience = NEW_HANDSHAKE_TIMEOUT + self._jitter()
 
     def handshake_held_back(self, until: float) -> None:
         """An initiation is wanted but may not be sent before `until`."""

@@ -83,7 +83,10 @@ class Admission(Role):
 
     def step(self, now: float) -> bool:
         """Look at some records of handshake messages."""
-        if self._queue.waiting() > self._queue.slots * UNDER_LOAD_FRACTION:
+        waiting = self._queue.waiting()
+        if not (waiting or self._loaded):
+            return False
+        if waiting > self._queue.slots * UNDER_LOAD_FRACTION:
             self._loaded_until = now + UNDER_LOAD_HOLD
             self.counters.store(Counter.LOADED_UNTIL, int(self._loaded_until * 1e9))
         if self._loaded != (now < self._loaded_until):

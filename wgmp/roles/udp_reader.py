@@ -64,8 +64,9 @@ class UdpReader(Role):
     def step(self, now: float) -> bool:
         """Receive a burst from each socket into records."""
         if not self.readable:
-            self._admission.flush()
-            self._gathering = False
+            if self._gathering:
+                self._admission.flush()
+                self._gathering = False
             return False
         # Which socket begins changes, so that neither starves the other.
         self._sockets = self._sockets[1:] + self._sockets[:1]

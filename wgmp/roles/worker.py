@@ -86,9 +86,7 @@ class Worker(Role):
                 if record is None:
                     break
                 serve(ring, record, now)
-        for _ in range(_TIMERS):
-            if not self._serve_timer(now):
-                break
+        self._serve_timers(now)
         if not self.configuration.settled():
             self.configuration.settle(_RETURNS, now)
         return self.has_input()
@@ -113,15 +111,15 @@ class Worker(Role):
                 counters.drop(DropReason.RING_CORRUPT, record.count)
         ring.release()
 
-    def _serve_timer(self, now: float) -> bool:
-        """Act on the earliest entry of the schedule; return whether it was due."""
-        entry = self._actions.schedule.take(now)
-        if entry is None:
-            return False
-        deadline, peer = entry
-        tenant = self.configuration.get(peer, now)
-        # Otherwise the peer is gone, or has an earlier entry.
-        if tenant is not None and tenant.scheduled == deadline:
-            tenant.scheduled = None
-            self._actions.act(tenant, tenant.peer.due(now))
-        return True
+    def _serve_timers(self, now: float) -> None:
+        """Act on some of the schedule's entries that are due, the earliest first."""
+        for _ in range(_TIMERS):
+            entry = self._actions.schedule.take(now)
+            if entry is None:
+                return
+            deadline, peer = entry
+            tenant = self.configuration.get(peer, now)
+            # Otherwise the peer is gone, or has an earlier entry.
+            if tenant is not None and tenant.scheduled == deadline:
+                tenant.scheduled = None
+                self._actions.act(tenant, tenant.peer.due(now))

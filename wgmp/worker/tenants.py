@@ -12,7 +12,7 @@ from collections.abc import Callable, ValuesView
 import msgspec
 
 from wgmp.orders import SetPeer
-from wgmp.peertable import PeerRow, PeerTable
+from wgmp.peertable import PeerTable
 from wgmp.protocol.constants import ZERO_KEY
 from wgmp.protocol.outcome import Endpoint
 from wgmp.protocol.peer import Peer
@@ -20,24 +20,24 @@ from wgmp.record import pack_endpoint, unpack_endpoint
 
 
 class Tenant:
-    """A peer with its place in the worker's schedule, and what its row in `table` says of it."""
+    """A peer with its place in the worker's schedule, and what its `row` in `table` says of it."""
 
     __slots__ = (
         "_again_at",
         "_attempts",
         "_packed",
         "_packed_of",
-        "_table",
         "_timestamp",
         "endpoint",
         "peer",
+        "row",
         "scheduled",
         "staged",
     )
 
     def __init__(self, peer: Peer, table: PeerTable) -> None:
         self.peer = peer
-        self._table = table
+        self.row = table.row(peer.peer)
         self.scheduled: float | None = None
         self.staged = 0  # of its packets, as many are counted as waiting
         self.endpoint: Endpoint | None = None
@@ -62,11 +62,6 @@ class Tenant:
             assert endpoint is not None
             self._packed, self._packed_of = packed, endpoint
         return self._packed_of
-
-    @property
-    def row(self) -> PeerRow:
-        """The peer's row in the shared table."""
-        return self._table.row(self.peer.peer)
 
     def save(self) -> Endpoint | None:
         """Copy to the row what changed of what outlives the worker.
