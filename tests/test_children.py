@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import pytest
 
+from wgmp import system
 from wgmp.child import Child
 from wgmp.children import Children
 from wgmp.errors import ControlError, WgmpError
@@ -19,6 +20,7 @@ from wgmp.events import RoleRestarted
 from wgmp.fabric import Fabric
 from wgmp.orders import Drain, Drained, Order, Ready, SetLink, decode_orders, encode_report
 from wgmp.resharding import reshard
+from wgmp.system.line import PacketLine
 from wgmp.topology import ProcessRow, Shape, build
 
 NAME = "gateway"
@@ -67,7 +69,8 @@ class Home:
             finally:
                 os._exit(0)
         theirs.close()
-        return Child(row, pid, ours, os.memfd_create("trace"))
+        ended = system.Lifeline().in_parent(pid)
+        return Child(row, pid, ended, PacketLine(ours), os.memfd_create("trace"))
 
     def configuration(self) -> Iterable[Order]:
         """A link is all there is."""

@@ -70,6 +70,10 @@ class Gateway:
         self.done.append("leave")
         return True
 
+    def followed_by(self, pid: int) -> None:
+        """Note it."""
+        self.done.append("followed")
+
     def bequeath(self) -> list[tuple[str, int]]:
         """Leave an estate."""
         return [(ESTATE, estate.write(LEFT))]
@@ -137,7 +141,7 @@ def test_a_successor_that_works_has_the_gateway() -> None:
     gateway, before = Gateway(), open_files()
     handed = handover.hand_over(gateway, program(HELLO, PREPARED, SERVING))
     pid, version, pause_s = asyncio.run(handed)
-    assert gateway.done == ["hold", "leave"]
+    assert gateway.done == ["hold", "leave", "followed"]
     assert (version, pause_s >= 0.0) == ("9.9", True)
     assert open_files() == before
     os.kill(pid, signal.SIGKILL)
