@@ -8,7 +8,9 @@ from contextlib import closing
 
 import pytest
 
+from tests.fastpath.test_intakes import both_paths
 from wgmp.fabric import Fabric
+from wgmp.fastpath.choice import Choice, load
 from wgmp.netns import Namespaces
 from wgmp.offload import Offloads
 from wgmp.protocol.outcome import Endpoint
@@ -25,8 +27,9 @@ pytestmark = pytest.mark.root
 COUNT, SIZE = 40, 500
 
 
+@both_paths
 def test_record_that_is_sent_in_part_is_finished_and_nothing_is_sent_twice(
-    namespaces: Namespaces,
+    path: Choice, namespaces: Namespaces
 ) -> None:
     space = namespaces.add("slow")
     space.run("tc", "qdisc", "add", "dev", "lo", "root", "tbf", "rate", "800kbit", "burst", "1600",
@@ -35,7 +38,7 @@ def test_record_that_is_sent_in_part_is_finished_and_nothing_is_sent_twice(
     with closing(sender), closing(receiver):
         sender.setblocking(False)
         sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
-        fabric = Fabric(build(Shape.PIPELINE, 1))
+        fabric = Fabric(build(Shape.PIPELINE, 1), fastpath=load(path))
         devices = Devices([TunQueue(-1, virtio_header=True)], [sender], Offloads())
         writer = UdpWriter(fabric.context("udp_writer", devices))
         ring = fabric.context("worker0", devices).outputs["udp_writer"]
