@@ -274,6 +274,17 @@ def test_a_peer_removed_and_made_again_is_another_peer(device: Device) -> None:
     assert orders == [RemovePeer(former.peer), SetPeer(entry.peer, key(1), ZERO_KEY, 0, None)]
 
 
+def test_each_of_a_peers_values_is_told_when_nothing_else_changes(device: Device) -> None:
+    entry = add(device, 1)
+    device.take_orders()
+    device.set_preshared_key(entry, key(9))
+    assert device.take_orders() == [SetPeer(entry.peer, key(1), key(9), 0, None)]
+    device.set_keepalive(entry, 25)
+    assert device.take_orders() == [SetPeer(entry.peer, key(1), key(9), 25, None)]
+    device.set_preshared_key(entry, ZERO_KEY)
+    assert device.take_orders() == [SetPeer(entry.peer, key(1), ZERO_KEY, 25, None)]
+
+
 def test_a_snapshot_is_the_whole_state(device: Device) -> None:
     device.set_private_key(key(77))
     one, two = add(device, 1), add(device, 2)

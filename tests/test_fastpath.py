@@ -121,15 +121,21 @@ def test_seal_makes_the_same_bytes_as_the_keypair(packets: list[bytes]) -> None:
     assert fast.send_counter == slow.send_counter
 
 
-@given(st.integers(1, 1400), st.integers(1, 65_000), st.sampled_from([(4, 6), (6, 6), (4, 17)]))
+@given(
+    st.integers(1, 1400),
+    st.integers(1, 65_000),
+    st.sampled_from([(4, 6), (6, 6), (4, 17)]),
+    st.sampled_from([0, 2**32 - 3, 2**63 - 3]),
+)
 @settings(max_examples=60, deadline=None)
 def test_super_packet_is_sealed_as_its_segments(
-    size: int, total: int, kind: tuple[int, int]
+    size: int, total: int, kind: tuple[int, int], counter: int
 ) -> None:
     size = max(size, total // 200)
     whole = Packet(bytes(at & 0xFF for at in range(total)), *kind)
     header = header_for(whole, size)
     fast, slow = keypairs()[0], keypairs()[0]
+    fast.send_counter = slow.send_counter = counter
     packet = memoryview(header.pack() + whole.build())
     segments = cut(header, whole.build())
     assert seal_packets(fast, [packet], OUTLET.stream, MTU) == Sealed(1, len(segments) - 1)

@@ -23,8 +23,6 @@ STRANGER = 4
 KEYS = b"\x11" * 32, b"\x22" * 32
 ENDPOINT = Endpoint(bytes([192, 0, 2, 1]), 51820, 0, bytes([192, 0, 2, 2]), 7)
 MTU = 1420
-# Nobody sleeps behind the rings.
-BELL = Doorbell(Segment("bells", 64), 0)
 
 # Nobody sleeps behind the rings. One for all: each has a descriptor.
 BELL = Doorbell(Segment("bells", 64), 0)

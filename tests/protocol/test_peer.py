@@ -6,6 +6,7 @@ import tracemalloc
 
 import pytest
 
+from wgmp.protocol import noise
 from wgmp.protocol.constants import (
     MAX_STAGED_PACKETS,
     REJECT_AFTER_MESSAGES,
@@ -439,6 +440,43 @@ def test_a_peer_with_a_key_of_low_order_never_gets_a_session(pair: Pair) -> None
     pair.send(pair.a, ipv4_packet())
     assert pair.a.sent == []
     assert pair.a.drops == {DropReason.BAD_STATIC: 1}
+    assert not pair.a.indices.held
+
+
+def test_nobody_calls_as_a_peer_whose_key_is_of_low_order(pair: Pair) -> None:
+    # Its static-static secret is zero, which everybody knows.
+    pair.b.remote_key = bytes(32)
+    pair.restart(pair.b)
+    forger, b = Identity(b"\x33" * 32), pair.b.identity.public_key
+    object.__setattr__(forger, "public_key", bytes(32))
+    made = noise.create_initiation(forger, b, bytes(32), b"\x44" * 32, pair.label(pair.a), 7)
+    assert not isinstance(made, DropReason)
+    datagram = CookieJar().add_macs(made[0].pack(), b, pair.now)
+    outcomes = pair.b.deliver(datagram, ELSEWHERE, pair.now)
+    assert outcomes == [Drop(DropReason.BAD_STATIC)]
+    assert pair.b.peer.endpoint is None
+    assert not pair.b.indices.held
+
+
+def test_an_initiation_that_was_opened_before_the_private_key_went_is_not_answered(
+    pair: Pair,
+) -> None:
+    opened = noise.open_static(pair.b.identity, first_initiation(pair))
+    assert not isinstance(opened, DropReason)
+    pair.b.peer.set_identity(None, pair.now)
+    outcomes = pair.b.peer.consume_initiation(opened, ELSEWHERE, pair.now)
+    assert outcomes == [Drop(DropReason.NO_IDENTITY)]
+    assert pair.b.peer.endpoint is None
+    assert pair.b.peer.deadline() is None
+
+
+def test_a_response_that_comes_when_the_private_key_has_gone_makes_no_session(pair: Pair) -> None:
+    response = pair.b.deliver(first_initiation(pair), pair.a.address, pair.now)[0]
+    assert isinstance(response, SendDatagram)
+    pair.a.peer.set_identity(None, pair.now)
+    outcomes = pair.a.deliver(response.datagram, ELSEWHERE, pair.now)
+    assert outcomes == [Drop(DropReason.NO_HANDSHAKE)]
+    assert pair.a.completed == []
     assert not pair.a.indices.held
 
 

@@ -8,6 +8,7 @@ a raw peer that shares no code with the protocol core.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from hostile import rawcrypto
@@ -58,7 +59,7 @@ class Rig:
         self.admission = Admission(self.fabric.context("admission", DEVICES))
         self.worker = Worker(self.fabric.context("worker0", DEVICES))
         self._from_udp = self.fabric.context("udp_reader", DEVICES).outputs
-        self._from_tun = self.fabric.context("tun_reader", DEVICES).outputs
+        self._producers = {"udp_reader": self._from_udp}
         self._to_udp = self.fabric.context("udp_writer", DEVICES).inputs
         self._to_tun = self.fabric.context("tun_writer", DEVICES).inputs
         self.events: list[AnyEvent] = []
@@ -131,22 +132,49 @@ class Rig:
 
     def send(self, inner: bytes, peer: int = 1) -> None:
         """A packet for a peer arrives, as tun_reader hands it on."""
-        ring = self._from_tun["worker0"]
-        record = ring.reserve()
-        assert record is not None
-        record.begin(Kind.PACKETS, peer)
-        record.append(virtio.PLAIN + inner)
-        ring.publish()
+        self.publish("tun_reader", Kind.PACKETS, [virtio.PLAIN + inner], None, peer=peer)
         self.step()
+
+    def publish(
+        self,
+        producer: str,
+        kind: Kind,
+        packets: list[bytes],
+        endpoint: Endpoint | None,
+        to: str = "worker0",
+        peer: int = 1,
+    ) -> bool:
+        """Let a role have published any record, of which nobody has taken notice yet.
+
+        Returns whether there was room for it.
+        """
+        if producer not in self._producers:
+            self._producers[producer] = self.fabric.context(producer, DEVICES).outputs
+        ring = self._producers[producer][to]
+        record = ring.reserve()
+        if record is None:
+            return False
+        record.begin(kind, peer)
+        if endpoint is not None:
+            record.set_endpoint(endpoint)
+        for each in packets:
+            record.append(each)
+        ring.publish()
+        return True
 
     def sent(self) -> list[bytes]:
         """What was sent to the network since the last call."""
-        datagrams: list[bytes] = []
+        return [datagram for datagram, _ in self._sent()]
+
+    def sent_to(self) -> list[Endpoint | None]:
+        """Where what was sent since the last call went."""
+        return [endpoint for _, endpoint in self._sent()]
+
+    def _sent(self) -> Iterator[tuple[bytes, Endpoint | None]]:
         for ring in self._to_udp.values():
             while (record := ring.peek()) is not None:
-                datagrams += map(bytes, record.packets())
+                yield from ((bytes(each), record.endpoint()) for each in record.packets())
                 ring.release()
-        return datagrams
 
     def written(self) -> list[bytes]:
         """What was written to the tunnel since the last call."""

@@ -162,8 +162,7 @@ class Handshake:
         outstanding = self._outstanding
         if outstanding is None or response.receiver != outstanding.local_index:
             return DropReason.NO_HANDSHAKE
-        if self.identity is None:
-            return DropReason.NO_IDENTITY
+        assert self.identity is not None  # or nothing would be outstanding
         keys = noise.consume_response(self.identity, outstanding, response, self.preshared_key)
         if not isinstance(keys, DropReason):
             self._outstanding = None
