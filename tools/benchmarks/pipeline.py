@@ -259,7 +259,7 @@ def _wait_for_peer(lane: _Lane) -> None:
 def _end(child: Child) -> None:
     child.stop()
     poll = select.poll()
-    poll.register(child.pidfd, select.POLLIN)
+    poll.register(child.end, select.POLLIN)
     if not poll.poll(_LIMIT_S * 1000):
         child.kill()
     child.reap()
