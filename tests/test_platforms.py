@@ -1,4 +1,4 @@
-"""What runs where: the gateway on Linux, keys and files everywhere, and one line for the rest.
+"""What runs where: the gateway on Linux and macOS, keys and files everywhere, else a line says so.
 
 Other systems are played by this one: in a process of its own, without the modules they lack.
 """
@@ -36,12 +36,22 @@ def wgmp(system: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=30)
 
 
-@pytest.mark.parametrize("system", ["win32", "darwin"])
-def test_the_gateway_says_in_one_line_that_it_does_not_run_there(system: str) -> None:
-    name = {"win32": "Windows", "darwin": "macOS"}[system]
-    done = wgmp(system, "supervise", "wg0")
+def test_the_gateway_says_in_one_line_that_it_does_not_run_on_windows() -> None:
+    done = wgmp("win32", "supervise", "wg0")
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"wgmp: the gateway does not run on {name}, which has no epoll")
+    assert line.startswith(
+        "wgmp: the gateway does not run on Windows, which has no fork and no TUN"
+    )
+    assert line.endswith("use the official WireGuard, which wgmp.manage can manage")
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+@pytest.mark.parametrize("system", ["win32", "darwin"])
+@pytest.mark.parametrize("command", ["demo", "doctor"])
+def test_what_is_for_linux_says_so_in_one_line(system: str, command: str) -> None:
+    done = wgmp(system, command)
+    (line,) = done.stderr.splitlines()
+    assert f"{command} is for Linux, and does not run on " in line
     assert (done.returncode, done.stdout) == (1, "")
 
 
@@ -62,3 +72,5 @@ def test_each_system_has_its_back_ends() -> None:
     with pytest.raises(UnsupportedPlatformError, match="on plan9: run it on Linux"):
         NetworkManager(system="plan9")
     platforms.require_gateway("linux")
+    platforms.require_gateway("darwin")
+    platforms.require_linux("it", "linux")

@@ -208,6 +208,7 @@ def _pubkey(parsed: argparse.Namespace) -> int:
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
+    platforms.require_linux("doctor")
     from wgmp import doctor  # only it needs the namespaces
 
     checks: list[doctor.Check] = []
@@ -223,7 +224,7 @@ def _doctor(parsed: argparse.Namespace) -> int:
 
 
 def _demo(parsed: argparse.Namespace) -> int:
-    platforms.require_gateway()
+    platforms.require_linux("the demo")
     from wgmp import demo  # rich takes a while to import
 
     return demo.run()

@@ -5,7 +5,8 @@ program in one system call: UDP_SEGMENT cuts one on the way out, UDP_GRO deliver
 
 With each datagram the kernel tells which local address it came to, and answers leave from that
 address, so that a host with many addresses answers from the one it was asked at. It also tells
-the traffic class, of which ECN is the tunnel's business (RFC 6040).
+the traffic class, of which ECN is the tunnel's business (RFC 6040). That is so on Linux; elsewhere
+(not `system.FULL`) the kernel chooses the address, and datagrams bear no class.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import socket
 import struct
 import sys
 
+from wgmp import system
 from wgmp.offload import SOL_UDP, UDP_GRO, UDP_SEGMENT
 from wgmp.protocol import ecn
 from wgmp.protocol.outcome import Endpoint
-from wgmp.udp import IP_PKTINFO
+from wgmp.udp import IP_PKTINFO, IPV6_PKTINFO, IPV6_TCLASS
 
-_PKTINFO = ((socket.IPPROTO_IP, IP_PKTINFO), (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO))
-_TRAFFIC_CLASS = ((socket.IPPROTO_IP, socket.IP_TOS), (socket.IPPROTO_IPV6, socket.IPV6_TCLASS))
+_PKTINFO = ((socket.IPPROTO_IP, IP_PKTINFO), (socket.IPPROTO_IPV6, IPV6_PKTINFO))
+_TRAFFIC_CLASS = ((socket.IPPROTO_IP, socket.IP_TOS), (socket.IPPROTO_IPV6, IPV6_TCLASS))
 
 _ANCILLARY_BYTES = 128
 _MSG_TRUNC = int(socket.MSG_TRUNC)  # the enum's `&` is a Python function
@@ -213,12 +215,12 @@ class Sender:
             address = (host, endpoint.port, 0, endpoint.scope_id)
             if endpoint.source:
                 info = _IN6_PKTINFO.pack(endpoint.source, endpoint.source_ifindex)
-                ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, info))
+                ancillary.append((socket.IPPROTO_IPV6, IPV6_PKTINFO, info))
             if traffic_class:
-                ancillary.append((socket.IPPROTO_IPV6, socket.IPV6_TCLASS, packed_class))
+                ancillary.append((socket.IPPROTO_IPV6, IPV6_TCLASS, packed_class))
         if segment:
             ancillary.append((SOL_UDP, UDP_SEGMENT, struct.pack("=H", segment)))
-        return sock, address, ancillary
+        return sock, address, ancillary if system.FULL else []
 
 
 class TrainRefusedError(OSError):

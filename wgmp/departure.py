@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from msgspec import structs
 
-from wgmp import handover, inheritance
+from wgmp import handover, inheritance, system
 from wgmp.control import Upgraded
 from wgmp.errors import ControlError
 from wgmp.estate import ESTATE, Estate, peers_of, write
@@ -33,6 +33,8 @@ class Departure:
 
         Raises ControlError, and the gateway goes on.
         """
+        if not system.FULL:
+            raise ControlError("only on Linux can a gateway be handed over: start it anew")
         if os.getpid() == 1:
             raise ControlError("this gateway is process 1, which cannot be another: start it anew")
         if parent_death_signal():

@@ -50,7 +50,8 @@ class Fabric:
     ) -> None:
         """Make all of it; without `fastpath`, for the best one there is."""
         self.fastpath = load(Choice.AUTO) if fastpath is None else fastpath
-        require_ordered_stores()
+        if len(topology.processes) > 1:
+            require_ordered_stores()
         self.topology = topology
         self.rings = {
             row.name: create_ring(row.name, row.slots, row.slot_bytes) for row in topology.rings

@@ -18,7 +18,7 @@ import msgspec
 import uvloop
 
 from wgmp import config as quick
-from wgmp import inheritance, memory, sandbox, tun
+from wgmp import inheritance, memory, platforms, sandbox
 from wgmp.departure import Departure
 from wgmp.errors import WgmpError
 from wgmp.estate import restore
@@ -33,6 +33,7 @@ from wgmp.service import Service
 from wgmp.succession import Predecessor, find_predecessor, guarding
 from wgmp.supervisor import Supervisor
 from wgmp.systemd import Manager, take_descriptors
+from wgmp.tundevice import name_of, with_interface
 
 log = logging.getLogger("wgmp")
 
@@ -49,6 +50,7 @@ def start(options: Options) -> int:
         return _run(predecessor.estate.options, None, lambda: None, predecessor)
     config = None if options.config is None else quick.load(options.config)
     if options.config is not None:
+        platforms.require_linux("--config")
         # A daemon changes its directory, and writes the file back.
         options = msgspec.structs.replace(options, config=options.config.absolute())
     if options.foreground:
@@ -99,8 +101,9 @@ def _run(
     predecessor: Predecessor | None = None,
 ) -> int:
     memory.keep_out_of_dumps()
+    options = with_interface(options, os.environ)
     given = options.tun_fd
-    interface = options.interface if given is None else tun.name_of(given)
+    interface = options.interface if given is None else name_of(given)
     if predecessor is None:
         inherited = inheritance.sort(take_descriptors(os.environ), interface)
         inheritance.renew_tun(inherited, interface, options.tun_queues)

@@ -32,7 +32,7 @@ class LinkWatch:
     def __init__(
         self, interface: str, tell: Callable[[list[Order]], None], gone: Callable[[], None]
     ) -> None:
-        self.link = _read_link(interface)
+        self.link = read_link(interface)
         self._index = tun.index_of(interface)
         self._interface = interface
         self._tell = tell
@@ -81,7 +81,7 @@ class LinkWatch:
 
     def _read(self) -> None:
         try:
-            self._take(_read_link(self._interface))
+            self._take(read_link(self._interface))
         except TunDeviceError:
             self._gone()
 
@@ -106,7 +106,8 @@ class LinkWatch:
             self._forget_sources()
 
 
-def _read_link(interface: str) -> SetLink:
+def read_link(interface: str) -> SetLink:
+    """Return the interface's state. Raises TunDeviceError when there is none."""
     try:
         return SetLink(tun.is_up(interface), tun.mtu_of(interface))
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import resource
+import sys
 
 # linux/prctl.h
 _PR_SET_DUMPABLE = 4
@@ -12,11 +13,12 @@ _PR_SET_DUMPABLE = 4
 def keep_out_of_dumps() -> None:
     """Let no core dump be made of this process and its children: there are keys in them.
 
-    Other users cannot attach to them either (prctl(2), PR_SET_DUMPABLE).
+    On Linux other users cannot attach to them either (prctl(2), PR_SET_DUMPABLE).
     """
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def give_back() -> None:

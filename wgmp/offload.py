@@ -7,8 +7,8 @@
 | udp_segment | one send carry a train of datagrams (UDP_SEGMENT) | getsockopt |
 | udp_gro | one receive bring a train of datagrams (UDP_GRO) | setsockopt |
 
-They are probed at start. The kernel may still refuse UDP_SEGMENT later, for one path or for
-good; the udp_writer then goes on without it (datagrams.py).
+They are probed at start, on Linux; other systems have none of them. The kernel may still refuse
+UDP_SEGMENT later, for one path or for good; the udp_writer then goes on without it (datagrams.py).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import fcntl
 import socket
 from dataclasses import dataclass
 
+from wgmp import system
 from wgmp.record import MAX_TRAIN_BYTES, MAX_TRAIN_DATAGRAMS
 from wgmp.tun import has_virtio_header
 
@@ -53,6 +54,8 @@ class Offloads:
 
 def set_up(tun: int, wanted: bool) -> Offloads:
     """Turn on, on the TUN, whatever it has (nothing if not `wanted`); return what is in use."""
+    if not system.FULL:
+        return Offloads()
     tun_tcp = tun_udp = False
     if has_virtio_header(tun):
         tun_tcp = _set_tun(tun, (CSUM | TSO4 | TSO6) if wanted else 0) and wanted

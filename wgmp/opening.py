@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from wgmp import config as quick
 from wgmp import control, sandbox, system, tun, uapi_server
 from wgmp.control_server import ControlServer
-from wgmp.errors import SocketError
+from wgmp.errors import ConfigError, SocketError
 from wgmp.fastpath.choice import load
 from wgmp.inheritance import Inheritance
 from wgmp.observe.metrics_server import MetricsServer, bind
@@ -21,7 +21,7 @@ from wgmp.options import Options
 from wgmp.succession import Predecessor
 from wgmp.supervisor import Supervisor
 from wgmp.systemd import Manager
-from wgmp.topology import choose
+from wgmp.topology import Topology, choose
 
 log = logging.getLogger("wgmp")
 
@@ -64,7 +64,7 @@ class Opened:
 def open_gateway(start: Start) -> Opened:
     """Open what is not inherited. Raises WgmpError, and leaves nothing open then."""
     interface, options, inherited = start.interface, start.options, start.inherited
-    topology = choose(options.topology, options.workers, system.cores(), options.tun_queues)
+    topology = _topology(options)
     limits = sandbox.decide(options.sandbox, options.user)
     descriptors = _tun_descriptors(start)
     for descriptor in descriptors:
@@ -95,6 +95,17 @@ def open_gateway(start: Start) -> Opened:
     if options.config is not None:
         supervisor.names = Names([options.config])
     return Opened(supervisor, uapi, ControlServer(listener, supervisor), metrics)
+
+
+def _topology(options: Options) -> Topology:
+    """Return the topology that the options ask for; raises ConfigError for what cannot be here."""
+    topology = choose(options.topology, options.workers, system.cores(), options.tun_queues)
+    if not system.FULL and len(topology.processes) > 1:
+        raise ConfigError(
+            "only on Linux can a gateway have more than one process: leave topology, workers and "
+            "queues out, or write compact, 1 and 1"
+        )
+    return topology
 
 
 def _tun_descriptors(start: Start) -> list[int]:

@@ -2,12 +2,13 @@
 
 | | Linux | macOS | Windows |
 |---|---|---|---|
-| the gateway and the agent | yes | no | no |
+| the gateway | yes | one compact process, reference fast path (ADR 20) | no |
+| its links, the agent, doctor and demo | yes | no | no |
 | back ends of the network manager | wgmp, kernel | none | windows |
 | keys, wg-quick files, settings, pings | yes | yes | yes |
 
-The gateway's loop waits in epoll, its processes wake each other by eventfd and are watched by
-pidfd, and it follows links and routes by netlink: all of that is Linux's alone.
+A gateway needs fork, memory shared over it, and a TUN that is a descriptor. What else differs
+between the systems that have those is in `wgmp.system` and `wgmp.tundevice`.
 """
 
 from __future__ import annotations
@@ -22,18 +23,19 @@ from wgmp.errors import UnsupportedPlatformError
 class Platform(msgspec.Struct, frozen=True, kw_only=True):
     """An operating system: its `name` for people, and the table's rows.
 
-    `instead`: what to use where the gateway does not run, "" where it does. `backends`: the
-    first is the default.
+    `gateway`: whether it runs there; `instead`: what to use for what does not run, "" where all
+    does. `backends`: the first is the default.
     """
 
     name: str
+    gateway: bool = False
     instead: str = ""
     backends: tuple[str, ...] = ()
 
 
 _PLATFORMS = {
-    "linux": Platform(name="Linux", backends=("wgmp", "kernel")),
-    "darwin": Platform(name="macOS", instead="use the WireGuard app or wireguard-go"),
+    "linux": Platform(name="Linux", gateway=True, backends=("wgmp", "kernel")),
+    "darwin": Platform(name="macOS", gateway=True, instead="use `wgmpd utun` with wg-quick"),
     "win32": Platform(
         name="Windows",
         instead="use the official WireGuard, which wgmp.manage can manage",
@@ -51,10 +53,19 @@ def platform_of(system: str = sys.platform) -> Platform:
 def require_gateway(system: str = sys.platform) -> None:
     """Raise UnsupportedPlatformError where the gateway does not run."""
     platform = platform_of(system)
+    if not platform.gateway:
+        raise UnsupportedPlatformError(
+            f"the gateway does not run on {platform.name}, which has no fork and no TUN device "
+            f"that is a descriptor: {platform.instead}"
+        )
+
+
+def require_linux(what: str, system: str = sys.platform) -> None:
+    """Raise UnsupportedPlatformError but on Linux; `what` needs its programs and files."""
+    platform = platform_of(system)
     if platform.instead:
         raise UnsupportedPlatformError(
-            f"the gateway does not run on {platform.name}, which has no epoll, eventfd and "
-            f"netlink: {platform.instead}"
+            f"{what} is for Linux, and does not run on {platform.name}: {platform.instead}"
         )
 
 

@@ -8,6 +8,8 @@
 | opening files, TCP, signals to others | landlock.py | kernels before 5.13 |
 | all system calls but those of its loop | seccomp.py | kernels without seccomp; other CPUs |
 
+Systems other than Linux have the first row, and core dumps (not `system.FULL`).
+
 What is to be had is decided once, when the supervisor starts (`decide`). A role that cannot
 carry it out does not start. The supervisor forks the roles, and so must stay able to: it keeps
 
@@ -33,7 +35,7 @@ import struct
 import time
 from dataclasses import dataclass
 
-from wgmp import landlock, seccomp
+from wgmp import landlock, seccomp, system
 from wgmp.errors import ConfigError
 from wgmp.syscalls import PR_SET_PDEATHSIG, prctl
 
@@ -74,7 +76,9 @@ class Sandbox:
         """Describe it for an operator, as in "user nobody, no capabilities, seccomp"."""
         if not self.on:
             return "off"
-        parts = [f"user {self.user}" if self.user else "the supervisor's user", "no capabilities"]
+        parts = [f"user {self.user}" if self.user else "the supervisor's user"]
+        if system.FULL:
+            parts.append("no capabilities")
         if self.seccomp:
             parts.append("seccomp")
         if self.landlock:
@@ -93,7 +97,7 @@ def decide(wanted: bool, user: str) -> Sandbox:
     if not wanted:
         return OFF
     entry = _find_user(user)
-    kernel = (seccomp.supported(), landlock.version())
+    kernel = (seccomp.supported(), landlock.version()) if system.FULL else (False, 0)
     if entry is None or not _can_become(entry.pw_uid, entry.pw_gid):
         return Sandbox(True, "", os.getuid(), os.getgid(), *kernel)
     return Sandbox(True, entry.pw_name, entry.pw_uid, entry.pw_gid, *kernel)
@@ -113,17 +117,11 @@ def _can_become(uid: int, gid: int) -> bool:
     child = os.fork()
     if not child:
         try:
-            _become(uid, gid)
+            system.become(uid, gid)
             os._exit(0)
         except OSError:
             os._exit(1)
     return os.waitpid(child, 0)[1] == 0
-
-
-def _become(uid: int, gid: int) -> None:
-    os.setgroups([])
-    os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)
 
 
 def enter(sandbox: Sandbox) -> None:
@@ -136,9 +134,11 @@ def enter(sandbox: Sandbox) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     time.tzset()  # a log line's time needs a file, once
     if sandbox.user:
-        _become(sandbox.uid, sandbox.gid)
-        # The kernel forgets this one with the old user.
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        system.become(sandbox.uid, sandbox.gid)
+    if not system.FULL:
+        return
+    # The kernel forgets this one with the old user.
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     _set_capabilities(())
     prctl(_PR_SET_DUMPABLE, 0)
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
@@ -151,8 +151,10 @@ def enter(sandbox: Sandbox) -> None:
 def narrow_supervisor() -> None:
     """Give up, in the supervisor's process, all capabilities but those of the second table.
 
-    Those it does not have it does not get. Raises OSError.
+    Those it does not have it does not get. Raises OSError. There are none but on Linux.
     """
+    if not system.FULL:
+        return
     with contextlib.suppress(OSError, ValueError):  # no CAP_SYS_RESOURCE: limited from outside
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (_LOCKED_BYTES, _LOCKED_BYTES))
     for capability in range(64):
@@ -185,9 +187,7 @@ def _set_capabilities(kept: tuple[int, ...]) -> None:
     bits = sum(1 << capability for capability in kept)
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     low, high = bits & 0xFFFF_FFFF, bits >> 32
-    if _capset(header, _CAPABILITY_SETS.pack(low, low, 0, high, high, 0)):
+    capset = ctypes.CDLL(None, use_errno=True).capset
+    if capset(header, _CAPABILITY_SETS.pack(low, low, 0, high, high, 0)):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-
-
-_capset = ctypes.CDLL(None, use_errno=True).capset

@@ -28,7 +28,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 
-from wgmp import inheritance, logs, memory, offload
+from wgmp import inheritance, logs, memory, offload, system
 from wgmp.child import Child, spawn
 from wgmp.children import Children
 from wgmp.device import Device
@@ -257,6 +257,8 @@ class Supervisor:
 
     async def set_workers(self, count: int) -> None:
         """Let there be `count` workers. Raises ControlError, and nothing has changed."""
+        if not system.FULL:
+            raise ControlError("only on Linux can there be more than one worker")
         async with self.change_of_processes():
             await reshard(self.children, count)
 

@@ -13,7 +13,6 @@ from typing import Any
 PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG = 1, 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
 
 
 def prctl(option: int, *arguments: Any) -> int:
@@ -31,6 +30,7 @@ def parent_death_signal() -> int:
 
 def syscall(number: int, *arguments: Any) -> int:
     """Call the system call of that number; numbers go as unsigned longs. Raises OSError."""
+    _libc.syscall.restype = ctypes.c_long
     return _checked(_libc.syscall(ctypes.c_long(number), *map(_word, arguments)))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from wgmp import keys, tap
+from wgmp import keys, system, tap
 from wgmp.errors import ControlError
 from wgmp.keys import KeyFormatError
 from wgmp.protocol.constants import ZERO_KEY
@@ -52,6 +52,11 @@ def start(supervisor: Supervisor, request: Capture) -> tuple[CaptureStarted, lis
 
     Raises ControlError when somebody captures already or there is no such peer.
     """
+    if not system.FULL:
+        raise ControlError(
+            "a capture needs memory that can be handed over, which only Linux has: "
+            f"`tcpdump -i {supervisor.interface}` shows the inner packets"
+        )
     device, taps = supervisor.device, supervisor.fabric.taps
     if taps.busy:
         raise ControlError("somebody captures on this gateway already: wait, or end that one")

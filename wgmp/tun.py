@@ -19,6 +19,7 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from wgmp.fastpath import virtio
 
 DEFAULT_MTU = 1420
 
-# linux/if_tun.h, linux/sockios.h, linux/if.h
+# linux/if_tun.h, linux/if.h
 _IFF_TUN = 0x0001
 _IFF_MULTI_QUEUE = 0x0100
 _IFF_DETACH_QUEUE = 0x0400
@@ -38,15 +39,17 @@ _TUNSETVNETHDRSZ = 0x400454D8
 _TUNSETQUEUE = 0x400454D9
 _TUNGETFEATURES = 0x800454CF
 _TUNGETIFF = 0x800454D2
-_SIOCGIFFLAGS = 0x8913
-_SIOCGIFMTU = 0x8921
 _SIOCSIFMTU = 0x8922
 _SIOCGIFINDEX = 0x8933
 _IFF_UP = 0x1
 
 _INT = struct.Struct("=i")
-_IFREQ_INT = struct.Struct("=16si20x")
-_IFREQ_FLAGS = struct.Struct("=16sH22x")
+if sys.platform == "linux":  # linux/sockios.h; struct ifreq, linux/if.h
+    _SIOCGIFFLAGS, _SIOCGIFMTU = 0x8913, 0x8921
+    _IFREQ_INT, _IFREQ_FLAGS = struct.Struct("=16si20x"), struct.Struct("=16sH22x")
+else:  # sys/sockio.h; struct ifreq, net/if.h
+    _SIOCGIFFLAGS, _SIOCGIFMTU = 0xC020_6911, 0xC020_6933
+    _IFREQ_INT, _IFREQ_FLAGS = struct.Struct("=16si12x"), struct.Struct("=16sH14x")
 
 
 def open_tun(name: str, queues: int = 1) -> list[int]:
@@ -213,9 +216,13 @@ class TunQueue:
         if self._asking is None:
             return 0
         try:
-            return _ask_through(self._asking, name_of(self.descriptor), _SIOCGIFMTU)
+            return _ask_through(self._asking, self.interface(), _SIOCGIFMTU)
         except (OSError, TunDeviceError):
             return 0
+
+    def interface(self) -> str:
+        """Return the interface's name; raises TunDeviceError when it is gone."""
+        return name_of(self.descriptor)
 
 
 def index_of(name: str) -> int:

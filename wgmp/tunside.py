@@ -8,9 +8,9 @@ import socket
 from collections.abc import Callable, Sequence
 
 from wgmp import netlink, offload, tun
-from wgmp.linkwatch import LinkWatch
 from wgmp.offload import Offloads
 from wgmp.orders import Order, SetLink
+from wgmp.tundevice import LinkWatch, queue_of
 
 log = logging.getLogger("wgmp")
 
@@ -32,9 +32,8 @@ class TunSide:
         tell: Callable[[list[Order]], None],
         gone: Callable[[], None],
     ) -> None:
-        header = tun.has_virtio_header(descriptors[0])
         asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.queues = [tun.TunQueue(descriptor, header, asking) for descriptor in descriptors]
+        self.queues = [queue_of(descriptor, interface, asking) for descriptor in descriptors]
         self._interface = interface
         self._offloads = offloads
         self._tell = tell

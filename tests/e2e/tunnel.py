@@ -3,7 +3,8 @@
 The inner addresses are 10.77.0.1 and fd77::1 on the left, 10.77.0.2 and fd77::2 on the right.
 An implementation is named as in `PROGRAMS`: "wgmpd" is this checkout's, on the topology asked
 for; "wgmpd-short" the same with short timers, and "wgmpd-curious" with
-roles that try what is forbidden; "wireguard-go" is Debian's.
+roles that try what is forbidden; "wgmpd-macos" and "wgmpd-macos-short" run it as on macOS;
+"wireguard-go" is Debian's.
 """
 
 from __future__ import annotations
@@ -24,9 +25,13 @@ SCRIPTS = Path(sys.prefix) / "bin"
 WGMP = str(SCRIPTS / "wgmp")
 WGMPD = str(SCRIPTS / "wgmpd")
 
+_AS_ON_MACOS = (sys.executable, str(Path(__file__).with_name("as_on_macos.py")))
+
 PROGRAMS = {
     "wgmpd": (WGMPD,),
     "wgmpd-curious": (sys.executable, str(Path(__file__).with_name("curious_roles.py"))),
+    "wgmpd-macos": _AS_ON_MACOS,
+    "wgmpd-macos-short": (*_AS_ON_MACOS, "--short-timers"),
     "wgmpd-short": (sys.executable, str(Path(__file__).with_name("short_timers.py"))),
     "wireguard-go": ("wireguard-go",),
 }

@@ -71,7 +71,7 @@ def _agent(parsed: argparse.Namespace) -> int:
     if parsed.verb == "check":
         print(f"{file}: {len(settings.networks)} networks: {', '.join(settings.networks)}")
         return 0
-    platforms.require_gateway()
+    platforms.require_linux("the agent")
     level = log_level("LOG_LEVEL", os.environ.get("LOG_LEVEL") or LogLevel.INFO)
     form = log_format_of("WGMP_LOG_FORMAT", os.environ.get("WGMP_LOG_FORMAT", ""))
     logs.set_up(level, form, os.environ)

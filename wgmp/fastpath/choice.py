@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from wgmp import system
 from wgmp.errors import ConfigError
 from wgmp.shm import STORES_ARE_ORDERED
 
@@ -22,6 +23,12 @@ class Choice(StrEnum):
 
 def load(choice: Choice) -> FastPath:
     """Return the fast path; raises ConfigError when NATIVE is asked for and cannot be had."""
+    if not system.FULL:
+        if choice is Choice.NATIVE:
+            raise ConfigError(
+                "the native fast path makes system calls that only Linux has: use auto or reference"
+            )
+        choice = Choice.REFERENCE
     # Imported or not, it lends its fence to CPUs that need one.
     if choice is not Choice.REFERENCE or not STORES_ARE_ORDERED:
         missing = native_is_missing()
@@ -41,6 +48,8 @@ def load(choice: Choice) -> FastPath:
 
 def native_is_missing() -> str:
     """Return why the native fast path cannot be used, "" if it can."""
+    if not system.FULL:
+        return "it is for Linux"
     try:
         from wgmp.fastpath import native  # noqa: F401
     except ImportError as error:

@@ -40,4 +40,5 @@ class Meter:
             figures.rss_bytes = process.memory_info().rss
             if self._memory:
                 # Other users' processes show it to CAP_SYS_PTRACE alone.
-                figures.pss_bytes = process.memory_full_info().pss
+                full = process.memory_full_info()
+                figures.pss_bytes = getattr(full, "pss", full.uss)  # Linux alone knows shares

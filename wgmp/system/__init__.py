@@ -9,6 +9,7 @@
 | `line_pair` | SEQPACKET sockets | a stream with lengths in it |
 | `Lifeline` | pidfd | a pipe that only the process holds open |
 | `die_with` | the kernel kills it | it ends when its line to the supervisor does |
+| `become` | setresuid | setuid |
 | `boottime` | CLOCK_BOOTTIME | CLOCK_MONOTONIC_RAW |
 
 On macOS CLOCK_MONOTONIC_RAW goes on while the machine sleeps (mach_continuous_time); its
@@ -30,6 +31,7 @@ if sys.platform == "linux":
         RUN_DIRECTORY,
         Lifeline,
         Poller,
+        become,
         boottime,
         close_others,
         cores,
@@ -52,6 +54,7 @@ else:
         RUN_DIRECTORY,
         Lifeline,
         Poller,
+        become,
         boottime,
         close_others,
         cores,
@@ -74,6 +77,7 @@ __all__ = [
     "RUN_DIRECTORY",
     "Lifeline",
     "Poller",
+    "become",
     "boottime",
     "close_others",
     "cores",

@@ -113,6 +113,13 @@ def die_with(parent: int) -> None:
         os._exit(1)  # it died before the line above
 
 
+def become(uid: int, gid: int) -> None:
+    """Let this process be another user's, for good. Raises OSError."""
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+
+
 def set_name(name: str) -> None:
     """Let this process be called `name` in lists of processes."""
     prctl(_PR_SET_NAME, name.encode()[:15])

@@ -127,6 +127,13 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
+def become(uid: int, gid: int) -> None:
+    """Let this process, which is root's, be another user's, for good. Raises OSError."""
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
+
+
 def set_name(name: str) -> None:
     """Processes keep the name of their program here."""
 

@@ -1,0 +1,178 @@
+"""The gateway of macOS, run on Linux: its way of doing everything, on a TUN that stands for utun.
+
+All of it is real but what as_on_macos.py lists: packets, peer, processes and their ends. What opens
+a utun cannot run here, and is tested on mocks (tests/test_utun.py).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from wgmp.netns import UAPI_DIRECTORY, Namespaces, wait_for
+
+from .conftest import MakeTunnel
+from .short_timers import REKEY_AFTER_S
+from .tunnel import PROGRAMS, WGMP, Gateway, Tunnel, exists, transfer
+
+pytestmark = pytest.mark.root
+
+MACOS = {"WGMP_WORKERS": "auto", "WGMP_TOPOLOGY": "auto"}
+ENOUGH = str(20_000_000)
+LIMIT_S = 15.0
+
+
+@pytest.fixture
+def ends(tunnel: MakeTunnel) -> Tunnel:
+    """Give a tunnel from a gateway as on macOS to wireguard-go, with a session."""
+    made = tunnel("wgmpd-macos", "wireguard-go", environment=MACOS)
+    assert made.left.ping(made.right.inner4)
+    return made
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_20_mb_arrive_intact_in_both_directions(tunnel: MakeTunnel, family: int) -> None:
+    ends = tunnel("wgmpd-macos", "wireguard-go", family=family, psk=True, environment=MACOS)
+    assert ends.left.ping(ends.right.inner6)
+    assert ends.right.ping_all(ends.left.inner4, count=20, size=1300)
+    for sender, receiver, inner in (
+        (ends.left, ends.right, family),
+        (ends.right, ends.left, 10 - family),
+    ):
+        report = transfer(sender, receiver, "--bytes", ENOUGH, family=inner).finish(120)
+        assert report.bytes == int(ENOUGH)
+    (peer,) = ends.left.peers().values()
+    assert min(peer.sent, peer.received) > int(ENOUGH)
+    stats = ends.left.stats()
+    assert stats["fastpath"] == "reference"
+    assert not any(stats["offloads"].values())
+    assert [row["name"] for row in stats["processes"]] == ["supervisor", "gateway"]
+
+
+def test_traffic_flows_on_while_sessions_are_replaced(tunnel: MakeTunnel) -> None:
+    ends = tunnel("wgmpd-macos-short", "wireguard-go", environment=MACOS)
+    assert ends.left.ping(ends.right.inner4)
+    before = ends.left.drops().get("keypair_expired", 0)
+    transfer(ends.left, ends.right, "--seconds", str(2.5 * REKEY_AFTER_S)).finish(60)
+    assert _handshakes(ends.left) - 1 in (2, 3), "one rekey for each time the session grew old"
+    assert ends.left.drops().get("keypair_expired", 0) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_that_dies_or_hangs_is_replaced_and_the_session_goes_on(
+    ends: Tunnel, number: signal.Signals
+) -> None:
+    victim, sessions = ends.left.role_pids()["gateway"], _handshakes(ends.left)
+    flow = transfer(ends.right, ends.left, "--seconds", "5")
+    wait_for(lambda: flow.received().bytes > 1_000_000, LIMIT_S, "the transfer gets going")
+    os.kill(victim, number)
+    flow.finish(60)
+    assert ends.left.role_pids()["gateway"] != victim
+    assert not exists(victim)
+    assert _handshakes(ends.left) == sessions, "the successor goes on with the same session"
+    how = "was killed by SIGKILL" if number == signal.SIGKILL else "did not turn its loop"
+    assert how in ends.left.log.read_text()
+
+
+def test_no_process_outlives_a_killed_supervisor(ends: Tunnel) -> None:
+    pid = ends.left.role_pids()["gateway"]
+    ends.left.process.kill()
+    wait_for(lambda: not exists(pid), LIMIT_S, "the process has ended")
+
+
+@pytest.mark.parametrize("how", ["terminated", "socket deleted", "interface deleted"])
+def test_an_ordered_stop_leaves_nothing(ends: Tunnel, how: str) -> None:
+    gateway, pid = ends.left, ends.left.role_pids()["gateway"]
+    if how == "terminated":
+        gateway.process.terminate()
+    elif how == "socket deleted":
+        gateway.socket.unlink()
+    else:
+        gateway.namespace.run("ip", "link", "delete", gateway.interface)
+    assert gateway.process.wait(LIMIT_S) == 0
+    assert not exists(pid)
+    assert not gateway.socket.exists()
+    assert "Traceback" not in gateway.log.read_text()
+
+
+def test_a_change_of_the_link_is_noticed(ends: Tunnel) -> None:
+    gateway = ends.left
+    gateway.namespace.run("ip", "link", "set", gateway.interface, "mtu", "1300")
+    size = ("-M", "do", "-s", str(1380 - 28))
+    gateway.namespace.run("ip", "link", "set", gateway.interface, "down")
+    gateway.namespace.set_up(gateway.interface)
+    assert gateway.ping(ends.right.inner4)
+    assert not gateway.ping(ends.right.inner4, *size, wait_s=1)
+    gateway.namespace.run("ip", "link", "set", gateway.interface, "mtu", "1420")
+    assert gateway.ping(ends.right.inner4, *size)
+
+
+def test_the_system_names_the_interface_and_a_file_is_told(
+    namespaces: Namespaces, tmp_path: Path
+) -> None:
+    space, file = namespaces.add("left"), tmp_path / "name"
+    settings = {"LOG_LEVEL": "verbose", "WG_TUN_NAME_FILE": str(file)}
+    started = space.start(
+        *PROGRAMS["wgmpd-macos"], "utun", log=tmp_path / "log", environment=settings
+    )
+    assert started.wait(LIMIT_S) == 0, (tmp_path / "log").read_text()
+    name = file.read_text().strip()
+    assert name.startswith("utun")
+    assert name != "utun"
+    assert space.run("wg", "show", name, "listen-port").stdout.strip().isdigit()
+    (UAPI_DIRECTORY / f"{name}.sock").unlink()
+    gone = lambda: space.run("ip", "link", "show", name, check=False).returncode  # noqa: E731
+    wait_for(gone, LIMIT_S, "the daemon has ended")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "line"),
+    [
+        ("WGMP_TOPOLOGY", "pipeline", "only on Linux can a gateway have more than one process"),
+        ("WGMP_WORKERS", "2", "only on Linux can a gateway have more than one process"),
+        ("WGMP_FASTPATH", "native", "the native fast path makes system calls that only Linux has"),
+        ("WGMP_CONFIG", os.devnull, "--config is for Linux, and does not run on macOS: use `wgmpd"),
+    ],
+)
+def test_what_only_linux_has_is_refused_at_the_start(
+    namespaces: Namespaces, tmp_path: Path, variable: str, value: str, line: str
+) -> None:
+    space, log = namespaces.add("left"), tmp_path / "log"
+    command = (*PROGRAMS["wgmpd-macos"], "-f", "utun")
+    started = space.start(*command, log=log, environment={variable: value})
+    assert started.wait(LIMIT_S) != 0
+    (said,) = log.read_text().splitlines()
+    assert said.startswith(f"wgmpd: {line}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("workers", "2"), "only on Linux can there be more than one worker"),
+        (("upgrade",), "only on Linux can a gateway be handed over"),
+        (("capture", "-w", os.devnull), "a capture needs memory that can be handed over"),
+    ],
+)
+def test_what_only_linux_has_is_refused_by_a_gateway(
+    ends: Tunnel, arguments: tuple[str, ...], line: str
+) -> None:
+    verb, *rest = arguments
+    done = ends.left.namespace.run(WGMP, verb, *rest, ends.left.interface, check=False)
+    (said,) = done.stderr.splitlines()
+    assert said.startswith(f"wgmp: {line}")
+    assert done.returncode != 0
+    assert ends.left.ping(ends.right.inner4)
+
+
+def test_marks_are_refused(ends: Tunnel) -> None:
+    done = ends.left.namespace.run("wg", "set", ends.left.interface, "fwmark", "1", check=False)
+    assert (done.returncode, "not supported" in done.stderr) == (1, True)
+    ends.left.set("fwmark", "0")
+
+
+def _handshakes(gateway: Gateway) -> int:
+    roles = gateway.stats()["roles"]
+    return sum(int(role["counters"]["handshakes_completed"]) for role in roles)

@@ -1,0 +1,52 @@
+"""The watch over the interface where the kernel is not asked to tell: a look twice a second.
+
+There are no sources to forget when routes change: where this is used, datagrams leave from whatever
+address the system chooses for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from wgmp.errors import TunDeviceError
+from wgmp.linkwatch import read_link
+from wgmp.orders import Order
+
+_LOOK_EVERY_S = 0.5
+
+
+class LinkPoll:
+    """Looks at `interface`; see `linkwatch.LinkWatch`."""
+
+    def __init__(
+        self, interface: str, tell: Callable[[list[Order]], None], gone: Callable[[], None]
+    ) -> None:
+        self.link = read_link(interface)
+        self._interface = interface
+        self._tell = tell
+        self._gone = gone
+        self._next: asyncio.TimerHandle | None = None
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look from now on."""
+        self._loop = loop
+        self._look()
+
+    def stop(self) -> None:
+        """Look no more. May be called without a `start`, and again."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _look(self) -> None:
+        try:
+            link = read_link(self._interface)
+        except TunDeviceError:
+            self._next = None
+            self._gone()
+            return
+        if link != self.link:
+            self.link = link
+            self._tell([link])
+        self._next = self._loop.call_later(_LOOK_EVERY_S, self._look)
