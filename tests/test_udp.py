@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from multiprocessing.connection import wait
 
 import pytest
 
+from tests.e2e.wire import inside
 from wgmp.datagrams import Receiver, Sender
+from wgmp.netns import Namespaces
 from wgmp.protocol import ecn
 from wgmp.protocol.constants import HANDSHAKE_TRAFFIC_CLASS
 from wgmp.protocol.outcome import Endpoint
@@ -47,6 +50,28 @@ def test_both_families_share_the_port_that_was_picked() -> None:
     assert len(sockets) == 2
     for sock in sockets:
         sock.close()
+
+
+@pytest.mark.root
+def test_another_port_is_picked_when_the_first_one_is_not_free_for_both_families(
+    namespaces: Namespaces,
+) -> None:
+    space = namespaces.add("ports")
+    space.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=50000 50001")
+    with inside(space), ExitStack() as stack:
+        for taken in (50000, 50001):
+            holder = stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+            holder.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            holder.bind(("::", taken))
+            if taken == 50001:
+                with pytest.raises(OSError, match="no port is free for both IPv4 and IPv6"):
+                    open_sockets(0, 0)
+                break
+            for _ in range(8):
+                port, sockets = open_sockets(0, 0)
+                assert (port, len(sockets)) == (50001, 2)
+                for sock in sockets:
+                    sock.close()
 
 
 def test_taken_port_is_an_error_that_names_it() -> None:

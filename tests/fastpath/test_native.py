@@ -234,7 +234,12 @@ def test_native_allowed_ips_route_as_the_protocols_do(
     changes: list[tuple[tuple[bytes, int], int, str]], addresses: list[bytes]
 ) -> None:
     native, plain = load(Choice.NATIVE).allowed_ips(), AllowedIPs()
+    inserted: list[tuple[bytes, int, int]] = []
     for (network, length), owner, action in changes:
+        if action == "i":
+            inserted.append((network, length, owner))
+        elif action == "r" and inserted:
+            network, length, owner = inserted[owner % len(inserted)]
         for table in (native, plain):
             match action:
                 case "i":
@@ -243,7 +248,7 @@ def test_native_allowed_ips_route_as_the_protocols_do(
                     table.remove(network, length, owner)
                 case _:
                     table.remove_owner(owner)
-        for address in [*addresses, network]:
+        for address in [*addresses, *(each[0] for each in inserted)]:
             assert native.lookup(address) == plain.lookup(address)
 
 

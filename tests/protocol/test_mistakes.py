@@ -240,6 +240,9 @@ def test_removing_a_prefix_loses_no_subtree() -> None:
     table.remove(bytes([10, 0, 0, 0]), 20, PEER)
     table.remove(bytes([10, 0, 0, 0]), 16, PEER)
     assert [table.lookup(bytes([10, 0, third, 1])) for third in range(256)] == list(range(256))
+    table.remove(bytes([10, 0, 128, 0]), 24, 128)
+    found = [table.lookup(bytes([10, 0, third, 1])) for third in range(256)]
+    assert found == [*range(128), None, *range(129, 256)]
 
 
 def test_a_wall_clock_moved_back_does_not_stop_handshakes(connected: Pair) -> None:
