@@ -1,0 +1,53 @@
+"""What the shared table says of a peer: outer bytes each way, and the last handshake."""
+
+from __future__ import annotations
+
+import time
+
+from .rig import GATEWAY_INNER, HERE, INNER, Rig, packet
+
+INITIATION, RESPONSE, KEEPALIVE = 148, 92, 32
+
+
+def test_bytes_are_those_of_authentic_datagrams_each_way() -> None:
+    rig = Rig()
+    raw = rig.add_peer(endpoint=HERE)
+
+    def transfer() -> tuple[int, int]:
+        figures = rig.fabric.peers.figures(1)
+        return figures.rx_bytes, figures.tx_bytes
+
+    assert transfer() == (0, 0)
+    session = rig.connect(raw)
+    received, sent = INITIATION + KEEPALIVE, RESPONSE
+    assert transfer() == (received, sent)
+    inner = packet(source=INNER, destination=GATEWAY_INNER, length=100)
+    datagram = session.seal(inner)
+    rig.deliver(datagram)
+    received += KEEPALIVE + 112
+    assert transfer() == (received, sent)
+    for _ in range(3):
+        rig.send(packet(length=50))
+    sent += 3 * (KEEPALIVE + 64)
+    assert transfer() == (received, sent)
+    rig.deliver(datagram)  # a replay
+    rig.deliver(datagram[:-1] + b"?")
+    rig.deliver(raw.initiation(timestamp=bytes(12)).datagram)
+    assert transfer() == (received, sent)
+    rig.forget_sessions()
+    rig.step(6.0)
+    rig.sent()
+    rig.call(raw)  # the packet is padded to 32
+    assert transfer() == (received + RESPONSE, sent + INITIATION + KEEPALIVE + 32)
+
+
+def test_the_last_handshake_is_the_last_that_was_completed() -> None:
+    rig = Rig()
+    raw = rig.add_peer()
+    rig.deliver(raw.initiation().datagram)
+    assert rig.fabric.peers.figures(1).last_handshake_ns == 0
+    assert len(rig.sent()) == 1
+    rig.step(1.0)
+    before = time.time_ns()
+    rig.connect(raw)
+    assert before <= rig.fabric.peers.figures(1).last_handshake_ns <= time.time_ns()
