@@ -47,6 +47,8 @@ log = logging.getLogger("wgmp")
 # The longest sleep: how soon a heartbeat shows in the counters of an idle gateway.
 _LONGEST_SLEEP_S = 1.0
 _HEARTBEAT_S = 0.1
+# Messages of orders taken at one go by a role that lacks a peer.
+_MOST_CAUGHT_UP = 8
 # A successor is shown again what its predecessor died of, if it was a record. Killed from
 # outside, they rarely die young twice.
 _SUSPICIOUS_DEATHS = 2
@@ -217,22 +219,27 @@ class Loop:
         return True
 
     def _catch_up(self) -> None:
-        """Take the orders that have been sent by now, in the middle of a role's step."""
-        self._take_orders(boottime())
+        """Take the orders that have been sent by now, in the middle of a role's step.
 
-    def _take_orders(self, now: float) -> None:
-        """Let every role obey one message of orders; the end of the stream is the stop.
+        A change by `wg` is one message, but one of thousands of peers: the rest can wait.
+        """
+        for _ in range(_MOST_CAUGHT_UP):
+            if not self._take_orders(boottime()):
+                return
 
-        There may be hundreds of messages, with thousands of peers. The roles work in between:
-        as long as there are more, the poller says so.
+    def _take_orders(self, now: float) -> bool:
+        """Let every role obey one message of orders; return whether there was one.
+
+        The end of the stream is the stop. There may be hundreds of messages, with thousands of
+        peers. The roles work in between: as long as there are more, the poller says so.
         """
         try:
             message, descriptors = self._control.receive()
         except BlockingIOError:
-            return
+            return False
         if not message:
             self._stopping = True
-            return
+            return False
         sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
         orders = decode_orders(message)
         for order in orders:
@@ -252,6 +259,7 @@ class Loop:
             for old in self._sockets:
                 old.close()
             self._sockets = sockets
+        return True
 
     def _blocked(self) -> int | None:
         for role in self._writers:
