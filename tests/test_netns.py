@@ -94,6 +94,13 @@ def test_a_transfer_reports_sizes_and_hash(namespaces: Namespaces, tmp_path: Pat
         assert report == transfer.received()
 
 
+def test_a_transfer_without_end_is_concluded(namespaces: Namespaces, tmp_path: Path) -> None:
+    space = namespaces.add("one")
+    transfer = Transfer(space, space, "127.0.0.1", 5201, tmp_path)
+    wait_for(lambda: transfer.received().bytes, 20, "the transfer gets going")
+    assert transfer.conclude(20).bytes > 0
+
+
 def test_a_transfer_that_cannot_connect_fails_with_the_reason(
     namespaces: Namespaces, tmp_path: Path
 ) -> None:

@@ -45,7 +45,10 @@ def test_descriptors_of_another_process_are_not_taken() -> None:
     assert environment == {"HOME": "/"}
 
 
-@pytest.mark.parametrize(("pid", "expected"), [("", 0.5), (str(os.getpid()), 0.5), ("1", None)])
+@pytest.mark.parametrize(
+    ("pid", "expected"),
+    [("", 0.5), pytest.param(str(os.getpid()), 0.5, id="ours"), ("1", None)],
+)
 def test_the_watchdog_of_another_process_is_not_ours(pid: str, expected: float | None) -> None:
     manager = systemd.Manager({"WATCHDOG_USEC": "500000", "WATCHDOG_PID": pid})
     assert manager.watchdog_s == expected

@@ -4,8 +4,8 @@
 ADDRESS PORT` serves one connection, `python -m wgmp.traffic send ADDRESS PORT [--bytes N]
 [--seconds S]` feeds it. Both print one JSON object a line: `{"bytes": N, "seconds": S}` about
 five times a second (`--every S` for another pace), and at the end the same with the `sha256` of
-the whole stream. The receiver reports 0 bytes once it listens. Used by the demo, the tests and the
-benchmark.
+the whole stream. The receiver reports 0 bytes once it listens; the sender ends its stream early on
+SIGINT. Used by the demo, the tests and the benchmark.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -102,6 +104,11 @@ class Transfer:
             raise CommandError(f"{sent} was sent, but {received} arrived")
         return received
 
+    def conclude(self, limit_s: float) -> Report:
+        """Let the sender send no more, and `finish`."""
+        self._sender.send_signal(signal.SIGINT)
+        return self.finish(limit_s)
+
     def stop(self) -> None:
         """End both ends at once."""
         end(self._sender)
@@ -130,11 +137,13 @@ def _reports(log: Path, most: int = 0) -> list[Report]:
 
 
 def send(address: str, port: int, limit_bytes: int, limit_s: float) -> None:
-    """Connect and send random bytes until either limit. Raises OSError."""
+    """Connect and send random bytes until either limit, or SIGINT. Raises OSError."""
+    enough = threading.Event()
+    signal.signal(signal.SIGINT, lambda number, frame: enough.set())
     with socket.create_connection((address, port), timeout=60.0) as connection:
         report = _Reporter()
-        while (left := limit_bytes - report.count) > 0 and report.elapsed() < limit_s:
-            chunk = os.urandom(min(_CHUNK_BYTES, left))
+        while not enough.is_set() and report.elapsed() < limit_s and report.count < limit_bytes:
+            chunk = os.urandom(min(_CHUNK_BYTES, limit_bytes - report.count))
             connection.sendall(chunk)
             report.add(chunk)
         connection.shutdown(socket.SHUT_WR)

@@ -8,7 +8,7 @@ from wgmp.netns import wait_for
 
 from .site import Site
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 PATIENCE_S = 1
 LIMIT_S = 15

@@ -90,7 +90,9 @@ def soak(
             limit = "--bytes", str(megabytes * 1_000_000)
             flows = [transfer(here, there, *limit, port=port) for here, there, port in ways]
         else:
-            flows = [flow(here, there, port, _ROUND_S) for here, there, port in ways]
+            flows = [
+                flow(here, there, port, "--seconds", str(_ROUND_S)) for here, there, port in ways
+            ]
         found.bytes += sum(each.finish(_FINISH_LIMIT_S).bytes for each in flows)
         if megabytes:
             assert ends.left.ping_all(ends.right.inner4, int(_ROUND_S / 0.01), 100)

@@ -57,6 +57,7 @@ def test_statistics_tell_every_process_ring_worker_and_peer(tunnel: MakeTunnel) 
     assert 0 <= peer["handshake_age_s"] < 30
 
 
+@pytest.mark.alone
 def test_statistics_are_readable_without_naming_the_only_interface(tunnel: MakeTunnel) -> None:
     gateway = tunnel("wgmpd", "wireguard-go").left
     named = gateway.namespace.run(WGMP, "stats", gateway.interface).stdout

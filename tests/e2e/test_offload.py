@@ -211,6 +211,7 @@ def test_nothing_is_changed_or_coalesced_that_must_not_be(
             assert receiver.super_packets == 0
 
 
+@pytest.mark.alone
 def test_eight_peers_of_20_mbit_each_lose_nothing(tunnel: MakeTunnel) -> None:
     """Eight flows of 1200-byte datagrams, 20 Mbit/s each, for two seconds, from one train-less
     peer: fewer than one in a thousand may be lost."""
@@ -244,6 +245,7 @@ def test_eight_peers_of_20_mbit_each_lose_nothing(tunnel: MakeTunnel) -> None:
     assert len(received) > 0.999 * 8 * count
 
 
+@pytest.mark.alone
 def test_much_tcp_both_ways_at_once_arrives_intact(tunnel: MakeTunnel) -> None:
     size = int(os.environ.get("WGMP_TEST_BYTES", "250000000"))
     ends = tunnel("wgmpd", "wgmpd", topology="compact")

@@ -8,7 +8,7 @@ from .conftest import MakeTunnel
 from .short_timers import REKEY_AFTER_S
 from .tunnel import Gateway, transfer
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 REKEYS = 3
 

@@ -16,6 +16,7 @@ BACK_LIMIT_S = 3.0
 
 
 @pytest.mark.root
+@pytest.mark.alone
 def test_kills_cost_no_session_and_no_counter_is_used_twice(
     namespaces: Namespaces, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from wgmp.protocol.messages import Initiation
 from .conftest import MakeTunnel
 from .tunnel import Gateway, Peer, transfer
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 SIZE = 200_000_000
 LIMIT_S = 90.0

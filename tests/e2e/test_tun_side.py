@@ -353,7 +353,7 @@ def test_a_link_that_goes_down_ends_sessions_and_timers(
 
 
 def test_an_initiation_to_a_link_that_is_down_is_not_answered(tunnel: MakeTunnel) -> None:
-    ends = tunnel("wireguard-go", "wgmpd")
+    ends = tunnel("wgmpd-short", "wgmpd")
     set_link(ends.right, "down")
     assert not ends.left.ping(ends.right.inner4, wait_s=1)
     assert ends.right.drops()["link_down"] >= 1

@@ -162,12 +162,7 @@ def torture(
     findings = Findings()
     handshakes = sum(map(_handshakes, gateways))
     tap = Wiretap(ends.left.namespace, _outer_interface(ends.left.namespace))
-    # Longer than all kills and the waits for changes take: then nothing moves any more.
-    seconds = kills * (1.1 * interval_s + 0.2 * resharding) + 2 * _SETTLE_S
-    flows = [
-        flow(ends.left, ends.right, 5201, seconds),
-        flow(ends.right, ends.left, 5202, seconds),
-    ]
+    flows = [flow(ends.left, ends.right, 5201), flow(ends.right, ends.left, 5202)]
     wait_for(
         lambda: all(each.received().bytes > _GOING_BYTES for each in flows), 20, "traffic flows"
     )
@@ -185,7 +180,7 @@ def torture(
     time.sleep(_SETTLE_S)
     findings.seconds = time.monotonic() - start
     arrivals = [[report.at for report in each.arrivals()] for each in flows]
-    findings.received = [each.finish(_FINISH_LIMIT_S) for each in flows]
+    findings.received = [each.conclude(_FINISH_LIMIT_S) for each in flows]
     findings.datagrams, findings.missed, findings.reused = tap.close()
     findings.handshakes = sum(map(_handshakes, gateways)) - handshakes
     for moment, end in zip(moments, [*moments[1:], moments[-1] + _SETTLE_S], strict=True):
@@ -201,7 +196,7 @@ def _change_workers(gateway: Gateway, chance: random.Random) -> None:
     time.sleep(chance.uniform(0.2, 1.0))
 
 
-def flow(sender: Gateway, receiver: Gateway, port: int, seconds: float) -> Transfer:
+def flow(sender: Gateway, receiver: Gateway, port: int, *limits: str) -> Transfer:
     """Begin a transfer whose receiver tells every 10 ms that something has arrived."""
     return Transfer(
         sender.namespace,
@@ -209,8 +204,7 @@ def flow(sender: Gateway, receiver: Gateway, port: int, seconds: float) -> Trans
         receiver.inner4,
         port,
         sender.log.parent,
-        "--seconds",
-        str(seconds),
+        *limits,
         every_s=_ARRIVALS_EVERY_S,
     )
 

@@ -14,6 +14,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ PROGRAMS = {
 
 MTU = 1420
 _START_LIMIT_S = 20.0
+_OUTAGE_LIMIT_S = 30.0
+# The receiver of a transfer tells five times a second how far it is.
+_REPORT_S = 0.3
 
 
 def key(kind: str, stdin: str = "") -> str:
@@ -183,6 +187,15 @@ def transfer(
     address = receiver.inner4 if family == 4 else receiver.inner6
     directory = sender.log.parent
     return Transfer(sender.namespace, receiver.namespace, address, port, directory, *limits)
+
+
+def outage(flow: Transfer) -> float:
+    """Return after how many seconds bytes arrive that cannot have been on their way."""
+    start = time.monotonic()
+    time.sleep(_REPORT_S)
+    before = flow.received().bytes
+    wait_for(lambda: flow.received().bytes > before, _OUTAGE_LIMIT_S, "traffic flows again")
+    return time.monotonic() - start
 
 
 @dataclass

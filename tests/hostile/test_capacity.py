@@ -14,7 +14,7 @@ from .rawpeer import RESPONSE, Initiation, RawPeer, kind_of
 from .site import Site, build, text
 from .wire import Wire
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 PEERS = 1000
 LIMIT_S = 3.0

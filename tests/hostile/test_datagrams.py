@@ -12,7 +12,7 @@ from .rawpeer import SIZES, Session
 from .site import Known, Site, echo_number, ping, text
 from .wire import Wire
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 # RFC 6479 with 8192 bits: this far behind the highest counter a datagram may be.
 WINDOW = 8128

@@ -222,6 +222,7 @@ def told(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], s
 
 
 @pytest.mark.root
+@pytest.mark.alone
 @pytest.mark.parametrize("reason", OUTSIDE, ids=lambda reason: reason.name.lower())
 @pytest.mark.usefixtures("told")
 def test_a_drop_is_counted_by_its_reason(site: Site, reason: DropReason) -> None:
@@ -238,6 +239,7 @@ def _scraped(site: Site, reason: str) -> float:
 
 
 @pytest.mark.root
+@pytest.mark.alone
 def test_every_one_of_them_is_told_as_an_event(site: Site, told: Callable[[], set[str]]) -> None:
     # What the tests before this one planted has been told by now, but for the last second's.
     for reason, plant in OUTSIDE.items():
@@ -248,6 +250,7 @@ def test_every_one_of_them_is_told_as_an_event(site: Site, told: Callable[[], se
 
 
 @pytest.mark.root
+@pytest.mark.alone
 def test_the_books_balance_after_every_one_of_them(site: Site) -> None:
     def unexplained() -> dict[str, int]:
         stages = control.ask_stats(site.gateway.interface).stages
@@ -258,6 +261,7 @@ def test_the_books_balance_after_every_one_of_them(site: Site) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.alone
 def test_stats_shows_what_is_counted_by_name(site: Site) -> None:
     before = site.drops()
     _bad_type(site)

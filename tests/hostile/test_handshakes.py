@@ -12,7 +12,7 @@ import pytest
 from .rawpeer import INITIATION, TRANSPORT, Initiation, RawPeer, kind_of, tai64n, with_macs
 from .site import Known, Site
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 # Points whose multiples are all of low order (https://cr.yp.to/ecdh.html#validate), zero first.
 LOW_ORDER = [

@@ -20,7 +20,7 @@ from wgmp.protocol.outcome import DropReason
 from .site import Site, text
 from .wire import inside
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

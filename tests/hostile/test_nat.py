@@ -17,6 +17,7 @@ from .wire import Wire
 
 pytestmark = [
     pytest.mark.root,
+    pytest.mark.alone,
     pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft (Debian: nftables)"),
 ]
 

@@ -16,7 +16,7 @@ from .rawpeer import INITIATION, TRANSPORT, kind_of, replace_cookie, with_macs
 from .site import Known, Site
 from .wire import Wire
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 REKEY_TIMEOUT_S = 5.0
 SECOND = {4: "192.0.2.77/24", 6: "2001:db8:2::77/64"}

@@ -16,7 +16,7 @@ from .rawpeer import Session
 from .site import Known, Site, build, text
 from .thousands import configuration, memory, parsed, peer_section, processes
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.alone]
 
 PEERS = 10_000
 FEW = 200
