@@ -236,9 +236,15 @@ def _probe_under(ioctl: Callable[..., object]) -> set[str]:
 
 
 def test_the_fast_path_that_runs_is_named_with_the_reason_when_it_is_the_slow_one() -> None:
-    assert "native" in doctor.check_fast_path("").detail
-    slow = doctor.check_fast_path("No module named 'wgmp.fastpath.native._native'")
+    assert "native" in doctor.check_fast_path("", compiled=False).detail
+    reason = "No module named 'wgmp.fastpath.native._native'"
+    slow = doctor.check_fast_path(reason, compiled=False)
     assert slow.state is State.OK
     assert "reference" in slow.detail
     assert "_native" in slow.detail
     assert "Rust" in slow.remedy
+
+
+def test_it_is_told_whether_the_roles_were_compiled() -> None:
+    assert "interpreted" in doctor.check_fast_path("", compiled=False).detail
+    assert "compiled" in doctor.check_fast_path("", compiled=True).detail

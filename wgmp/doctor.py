@@ -10,7 +10,7 @@
 | UDP sockets | yes | opened as a gateway does, with the buffers they got |
 | namespaces | | one is made and removed |
 | wg, wg-quick, ip | | found in PATH |
-| fast path | | the native one, where it was built with the package |
+| fast path | | the native one, and compiled roles, where they were built with the package |
 | kernel WireGuard | | loaded, built in, or a module of this kernel |
 | offloads | | with --offload: super-packets are sent, see superpackets.py |
 
@@ -34,7 +34,7 @@ from pathlib import Path
 
 import msgspec
 
-from wgmp import sandbox, tun, udp
+from wgmp import ring, sandbox, tun, udp
 from wgmp.errors import CommandError, RingError
 from wgmp.fastpath.choice import native_is_missing
 from wgmp.netns import Namespaces
@@ -95,14 +95,18 @@ def examine(offload: bool) -> Iterator[Check]:
     for tool in _TOOLS:
         yield check_tool(tool)
     yield check_kernel_wireguard(Path("/"), platform.release())
-    yield check_fast_path(native_is_missing())
+    yield check_fast_path(native_is_missing(), compiled=not str(ring.__file__).endswith(".py"))
     yield from _offloads() if offload else [_NOT_TESTED]
 
 
-def check_fast_path(missing: str) -> Check:
-    """Say which fast path a gateway takes. `missing`: why not the native one, "" if it is."""
+def check_fast_path(missing: str, *, compiled: bool) -> Check:
+    """Say which fast path a gateway takes. `missing`: why not the native one, "" if it is.
+
+    `compiled`: the roles' Python was, when the package was installed.
+    """
     if not missing:
-        return Check("fast path", State.OK, "native, in Rust")
+        roles = "compiled" if compiled else "interpreted"
+        return Check("fast path", State.OK, f"native, in Rust; the roles' Python is {roles}")
     return Check(
         "fast path",
         State.OK,
