@@ -18,11 +18,11 @@ import msgspec
 import uvloop
 
 from wgmp import config as quick
-from wgmp import inheritance, memory, platforms, sandbox
+from wgmp import inheritance, memory, platforms, sandbox, system
 from wgmp.departure import Departure
 from wgmp.errors import WgmpError
 from wgmp.estate import restore
-from wgmp.manage import link, saving
+from wgmp.manage import ifconfig, link, saving
 from wgmp.manage.journal import Journal
 from wgmp.manage.runner import Commands
 from wgmp.manage.settings import LinkSettings, settings_of
@@ -49,8 +49,9 @@ def start(options: Options) -> int:
     if predecessor is not None:
         return _run(predecessor.estate.options, None, lambda: None, predecessor)
     config = None if options.config is None else quick.load(options.config)
+    if options.run_hooks:
+        platforms.require_linux("--run-hooks")
     if options.config is not None:
-        platforms.require_linux("--config")
         # A daemon changes its directory, and writes the file back.
         options = msgspec.structs.replace(options, config=options.config.absolute())
     if options.foreground:
@@ -116,6 +117,16 @@ def _run(
         if options.config is None:
             # Whoever started the gateway sees to the link, and may have a journal of this name.
             _serve(runner, start, lambda supervisor: _only(ready))
+        elif config is not None and not system.FULL:
+            plain = settings_of(config)
+            ifconfig.check(plain)
+            _serve(
+                runner,
+                start,
+                lambda supervisor: _saved(
+                    supervisor, options.config, _plain_link_up(interface, plain, run, ready)
+                ),
+            )
         else:
             # Nobody took it down: its supervisor was killed, or hands it over.
             is_up = bool(inherited.tun and journal.steps)
@@ -205,6 +216,16 @@ async def _saved(
         finally:
             if config is not None:
                 saving.save_if_wanted(config, device, supervisor.fabric.peers.figures, at_start)
+
+
+@contextlib.asynccontextmanager
+async def _plain_link_up(
+    interface: str, settings: LinkSettings, run: Commands, ready: Callable[[], None]
+) -> AsyncIterator[None]:
+    """Bring the link up where all that is done to it goes with the interface."""
+    await ifconfig.bring_up(interface, settings, run)
+    ready()
+    yield
 
 
 @contextlib.asynccontextmanager

@@ -3,8 +3,9 @@
 | | Linux | macOS | Windows |
 |---|---|---|---|
 | the gateway | yes | one compact process, reference fast path (ADR 20) | no |
-| its links, the agent, doctor and demo | yes | no | no |
-| back ends of the network manager | wgmp, kernel | none | windows |
+| its links (`--config`) | yes | addresses and routes, no default route | no |
+| the agent, doctor, demo | yes | no | no |
+| back ends of the network manager | wgmp, kernel | wgmp | windows |
 | keys, wg-quick files, settings, pings | yes | yes | yes |
 
 A gateway needs fork, memory shared over it, and a TUN that is a descriptor. What else differs
@@ -35,7 +36,9 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True):
 
 _PLATFORMS = {
     "linux": Platform(name="Linux", gateway=True, backends=("wgmp", "kernel")),
-    "darwin": Platform(name="macOS", gateway=True, instead="use `wgmpd utun` with wg-quick"),
+    "darwin": Platform(
+        name="macOS", gateway=True, instead="use `wgmpd utun` with wg-quick", backends=("wgmp",)
+    ),
     "win32": Platform(
         name="Windows",
         instead="use the official WireGuard, which wgmp.manage can manage",
@@ -55,8 +58,7 @@ def require_gateway(system: str = sys.platform) -> None:
     platform = platform_of(system)
     if not platform.gateway:
         raise UnsupportedPlatformError(
-            f"the gateway does not run on {platform.name}, which has no fork and no TUN device "
-            f"that is a descriptor: {platform.instead}"
+            f"the gateway does not run on {platform.name}: {platform.instead}"
         )
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from wgmp.netns import UAPI_DIRECTORY, Namespaces, wait_for
+from wgmp.netns import UAPI_DIRECTORY, Namespace, Namespaces, wait_for
 
 from .conftest import MakeTunnel
 from .short_timers import REKEY_AFTER_S
-from .tunnel import PROGRAMS, WGMP, Gateway, Tunnel, exists, transfer
+from .tunnel import PROGRAMS, WGMP, Gateway, Tunnel, exists, key, transfer
 
 pytestmark = pytest.mark.root
 
@@ -123,9 +124,61 @@ def test_the_system_names_the_interface_and_a_file_is_told(
     assert name.startswith("utun")
     assert name != "utun"
     assert space.run("wg", "show", name, "listen-port").stdout.strip().isdigit()
-    (UAPI_DIRECTORY / f"{name}.sock").unlink()
-    gone = lambda: space.run("ip", "link", "show", name, check=False).returncode  # noqa: E731
-    wait_for(gone, LIMIT_S, "the daemon has ended")
+    _delete(space, name)
+
+
+CONFIG = """
+[Interface]
+PrivateKey = {key}
+Address = 10.77.0.1/24, fd77::1/64
+MTU = 1380
+
+[Peer]
+PublicKey = {peer}
+AllowedIPs = {allowed}
+"""
+
+
+def configured(space: Namespace, directory: Path, allowed: str) -> subprocess.Popen[bytes]:
+    """Start a gateway with a configuration; mocks of `ifconfig` and `route` note their commands."""
+    (directory / "bin").mkdir()
+    for program in ("ifconfig", "route"):
+        path = directory / "bin" / program
+        path.write_text(f'#!/bin/sh\necho {program} "$@" >>{directory}/commands\n')
+        path.chmod(0o755)
+    file, peer = directory / "wg0.conf", key("pubkey", key("genkey"))
+    file.write_text(CONFIG.format(key=key("genkey"), peer=peer, allowed=allowed))
+    settings = {
+        "PATH": f"{directory}/bin:{os.environ['PATH']}",
+        "WG_TUN_NAME_FILE": str(directory / "name"),
+        "WGMP_CONFIG": str(file),
+    }
+    command = (*PROGRAMS["wgmpd-macos"], "utun")
+    return space.start(*command, log=directory / "log", environment=settings)
+
+
+def test_a_configuration_is_carried_out_by_ifconfig_and_route(
+    namespaces: Namespaces, tmp_path: Path
+) -> None:
+    space = namespaces.add("left")
+    assert configured(space, tmp_path, "10.77.0.0/24").wait(LIMIT_S) == 0
+    name = (tmp_path / "name").read_text().strip()
+    assert (tmp_path / "commands").read_text().splitlines() == [
+        f"ifconfig {name} inet 10.77.0.1/24 10.77.0.1 alias",
+        f"ifconfig {name} inet6 fd77::1/64 alias",
+        f"ifconfig {name} mtu 1380",
+        f"ifconfig {name} up",
+        f"route -q -n add -inet 10.77.0.0/24 -interface {name}",
+    ]
+    assert "10.77.0.0/24" in space.run("wg", "show", name, "allowed-ips").stdout
+    _delete(space, name)
+
+
+def test_a_default_route_is_left_to_wg_quick(namespaces: Namespaces, tmp_path: Path) -> None:
+    assert configured(namespaces.add("left"), tmp_path, "0.0.0.0/0").wait(LIMIT_S) == 1
+    (said,) = (tmp_path / "log").read_text().splitlines()
+    assert said.startswith("wgmpd: on macOS a default route is left to wg-quick")
+    assert not (tmp_path / "commands").exists()
 
 
 @pytest.mark.parametrize(
@@ -134,7 +187,6 @@ def test_the_system_names_the_interface_and_a_file_is_told(
         ("WGMP_TOPOLOGY", "pipeline", "only on Linux can a gateway have more than one process"),
         ("WGMP_WORKERS", "2", "only on Linux can a gateway have more than one process"),
         ("WGMP_FASTPATH", "native", "the native fast path makes system calls that only Linux has"),
-        ("WGMP_CONFIG", os.devnull, "--config is for Linux, and does not run on macOS: use `wgmpd"),
     ],
 )
 def test_what_only_linux_has_is_refused_at_the_start(
@@ -171,6 +223,16 @@ def test_marks_are_refused(ends: Tunnel) -> None:
     done = ends.left.namespace.run("wg", "set", ends.left.interface, "fwmark", "1", check=False)
     assert (done.returncode, "not supported" in done.stderr) == (1, True)
     ends.left.set("fwmark", "0")
+
+
+def _delete(space: Namespace, name: str) -> None:
+    """End a daemon by its socket, and wait until its interface is gone."""
+    (UAPI_DIRECTORY / f"{name}.sock").unlink()
+
+    def gone() -> bool:
+        return space.run("ip", "link", "show", name, check=False).returncode != 0
+
+    wait_for(gone, LIMIT_S, "the daemon has ended")
 
 
 def _handshakes(gateway: Gateway) -> int:

@@ -14,12 +14,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from wgmp import config as quick
-from wgmp import keys, uapi_server
-from wgmp.addresses import format_prefix
+from wgmp import uapi_server
 from wgmp.config import PeerConfig, QuickConfig
 from wgmp.errors import CommandError, UnsupportedPlatformError
-from wgmp.manage import link, routes
+from wgmp.manage import link, routes, wg
 from wgmp.manage.backend import with_peer, without_peer
 from wgmp.manage.journal import Journal
 from wgmp.manage.runner import Commands, Runner
@@ -58,9 +56,9 @@ class LinuxBackend(abc.ABC):
         """See `Backend.create`."""
         await self.make(interface)
         try:
-            await self._set_device(interface, config)
+            await wg.set_device(interface, config, self._run)
             for peer in config.peers:
-                await self._set_peer(interface, peer)
+                await wg.set_peer(interface, peer, self._run)
             await link.bring_up(interface, settings_of(config), self._run, self._journal(interface))
         except BaseException:
             with contextlib.suppress(CommandError):
@@ -69,18 +67,7 @@ class LinuxBackend(abc.ABC):
 
     async def adopt(self, interface: str, config: QuickConfig) -> QuickConfig:
         """See `Backend.adopt`."""
-        shown = await self._run.run("wg", "showconf", interface)
-        there = quick.parse(shown.stdout, f"wg showconf {interface}")
-        key = there.interface.private_key or config.interface.private_key
-        interface_now = msgspec.structs.replace(
-            config.interface,
-            private_key=key,
-            listen_port=there.interface.listen_port,
-            fwmark=there.interface.fwmark,
-        )
-        now = QuickConfig(config.file, interface_now, there.peers)
-        if not there.interface.private_key:
-            await self._set_device(interface, now)
+        now = await wg.adopt_device(interface, config, self._run)
         for address in config.interface.addresses:
             await self._run.run("ip", "address", "replace", str(address), "dev", interface)
         await self._run.run("ip", "link", "set", "up", "dev", interface)
@@ -91,13 +78,12 @@ class LinuxBackend(abc.ABC):
 
     async def set_peer(self, interface: str, before: QuickConfig, peer: PeerConfig) -> None:
         """See `Backend.set_peer`."""
-        await self._set_peer(interface, peer)
+        await wg.set_peer(interface, peer, self._run)
         await self._change_routes(interface, before, with_peer(before, peer))
 
     async def remove_peer(self, interface: str, before: QuickConfig, peer: PeerConfig) -> None:
         """See `Backend.remove_peer`."""
-        key = keys.to_base64(peer.public_key)
-        await self._run.run("wg", "set", interface, "peer", key, "remove")
+        await wg.remove_peer(interface, peer, self._run)
         await self._change_routes(interface, before, without_peer(before, peer.public_key))
 
     async def trouble(self, interface: str) -> str:
@@ -110,7 +96,7 @@ class LinuxBackend(abc.ABC):
 
     async def dump(self, interface: str) -> str:
         """See `Backend.dump`."""
-        return (await self._run.run("wg", "show", interface, "dump")).stdout
+        return await wg.dump(interface, self._run)
 
     async def delete(self, interface: str) -> None:
         """See `Backend.delete`."""
@@ -118,25 +104,6 @@ class LinuxBackend(abc.ABC):
         if await self.exists(interface):
             await self._run.run("ip", "link", "delete", "dev", interface)
         await self.end(interface)
-
-    async def _set_device(self, interface: str, config: QuickConfig) -> None:
-        settings = config.interface
-        command = ("wg", "set", interface, "listen-port", str(settings.listen_port))
-        key = keys.to_base64(settings.private_key)
-        await self._run.run(*command, "private-key", "/dev/stdin", stdin=key)
-
-    async def _set_peer(self, interface: str, peer: PeerConfig) -> None:
-        command = ["wg", "set", interface, "peer", keys.to_base64(peer.public_key)]
-        stdin = ""
-        if peer.preshared_key is not None:
-            command += ["preshared-key", "/dev/stdin"]
-            stdin = keys.to_base64(peer.preshared_key)
-        if peer.endpoint:
-            command += ["endpoint", peer.endpoint]
-        if peer.keepalive is not None:
-            command += ["persistent-keepalive", str(peer.keepalive)]
-        command += ["allowed-ips", ",".join(map(format_prefix, peer.allowed_ips))]
-        await self._run.run(*command, stdin=stdin)
 
     async def _change_routes(
         self, interface: str, before: QuickConfig, wanted: QuickConfig

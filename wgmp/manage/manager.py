@@ -33,6 +33,7 @@ from wgmp.manage.backend import (
     without_peer,
 )
 from wgmp.manage.linux import KernelBackend, WgmpBackend
+from wgmp.manage.macos import MacosBackend
 from wgmp.manage.runner import Commands, Runner
 from wgmp.manage.windows import WindowsBackend
 from wgmp.options import check_interface_name
@@ -217,6 +218,8 @@ def _backend(name: str, system: str) -> Backend:
             return WindowsBackend()
         case "kernel":
             return KernelBackend()
+        case _ if system == "darwin":
+            return MacosBackend()
         case _:
             return WgmpBackend()
 
