@@ -172,3 +172,10 @@ def test_the_line_of_every_value_is_found_in_both_formats() -> None:
     missing = ["network", "home", "peers", 1, "name"]
     assert places.line_of(WHOLE, missing, is_json=False) == 24
     assert places.line_of(WHOLE, ["nothing"], is_json=False) is None
+
+
+@pytest.mark.parametrize("odd", ["\u2028", "\x85", "é", "\\u2028"])
+def test_lines_are_counted_as_editors_count_them(odd: str) -> None:
+    text = f'# {odd}\n[network.home] # {odd}\npre_up = ["{odd}"]\nmtu = 1\n'
+    with pytest.raises(ConfigError, match=r"^x\.toml:4: network\.home\.mtu: expected `int` >= 68"):
+        settings_file.parse(text, "x.toml")

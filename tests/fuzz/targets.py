@@ -7,6 +7,7 @@
 | ring | a spoiled record in any ring |
 | uapi | the lines of a set operation |
 | config | a configuration file |
+| settings | the agent's settings file, as TOML and as JSON |
 | netlink | a message from the kernel |
 
 Each target is `target(data)`; the messages go through a gateway whole, see `house`. A gateway
@@ -23,8 +24,9 @@ from functools import wraps
 from hostile.rawpeer import COOKIE_REPLY, INITIATION, RESPONSE, TRANSPORT, Session, with_macs
 
 from wgmp import config, netlink, uapi
+from wgmp.agent import settings_file
 from wgmp.device import Device
-from wgmp.errors import WgmpError
+from wgmp.errors import ConfigError, WgmpError
 from wgmp.fastpath import virtio
 from wgmp.fastpath.virtio import VirtioHeader
 from wgmp.orders import decode_orders, encode_orders
@@ -209,6 +211,13 @@ def config_file(data: bytes) -> None:
     _travel(device)
 
 
+def settings(data: bytes) -> None:
+    """A settings file; what it says is read, or a mistake with its place."""
+    text = data[1:].decode("utf-8", "replace")
+    with contextlib.suppress(ConfigError):
+        settings_file.parse(text, "fuzz.json" if data[:1] == b"{" else "fuzz.toml")
+
+
 def netlink_message(data: bytes) -> None:
     """A message from the kernel."""
     list(netlink.parse(data))
@@ -223,6 +232,7 @@ TARGETS: dict[str, Target] = {
     "ring": ring,
     "uapi": uapi_set,
     "config": config_file,
+    "settings": settings,
     "netlink": netlink_message,
 }
 
@@ -266,6 +276,16 @@ SEEDS: dict[str, list[bytes]] = {
         b"PublicKey = u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7s=\n"
         b"PresharedKey = u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7s=\n"
         b"Endpoint = [::1]:51820\nAllowedIPs = 0.0.0.0/0, ::/0\nPersistentKeepalive = off\n"
+    ],
+    "settings": [
+        b"t[agent]\nrun_hooks = true\nendpoint_patience_secs = 20\n[network.home]\n"
+        b'interface = "wg0"\nlisten_port = 51820\nmtu = 1420\nfwmark = 0x10\ntable = "auto"\n'
+        b'addresses = ["10.0.0.1/24", "fd00::1/64"]\ndns = ["9.9.9.9"]\npre_up = ["true"]\n'
+        b'[[network.home.peers]]\nname = "hub"\nallowed_ips = ["10.0.0.2/32"]\n'
+        b'public_key = "u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7s="\n'
+        b'endpoint = "vpn.example.org:51820"\npersistent_keepalive_secs = 25\n',
+        b'{{"agent": {"run_hooks": true}, "network": {"home": {"interface": "wg0", "mtu": 1420,'
+        b' "peers": [{"public_key": "u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7u7s="}]}}}',
     ],
     "netlink": [
         struct.pack("=IHHII", 40, 16, 0, 0, 0)

@@ -40,7 +40,7 @@ def spell(path: Path) -> str:
 
 
 def _line_in_toml(text: str, path: list[str | int]) -> int | None:
-    lines = text.splitlines(keepends=True)
+    lines = [f"{line}\n" for line in text.split("\n")]
 
     def parses(count: int) -> dict[str, Any] | None:
         try:
