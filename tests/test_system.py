@@ -11,13 +11,19 @@ import select
 import signal
 import socket
 import time
+from contextlib import nullcontext
 from itertools import count
 from types import ModuleType
 
 import pytest
 
+from wgmp import shm
+from wgmp.errors import RingError
+from wgmp.fabric import Fabric
+from wgmp.fastpath import reference
 from wgmp.system import linux, posix
 from wgmp.system.line import MAX_MESSAGE_BYTES, StreamLine, pair
+from wgmp.topology import Shape, build
 
 EVERY = pytest.mark.parametrize("system", [linux, posix], ids=["linux", "posix"])
 LIMIT_S = 10.0
@@ -228,3 +234,14 @@ def test_a_stream_that_breaks_within_a_message_has_ended() -> None:
     ours.close()
     assert line.receive() == (b"", [])
     theirs.close()
+
+
+@pytest.mark.parametrize(("workers", "refused"), [(1, False), (2, True)])
+def test_stores_need_an_order_only_where_another_process_reads(
+    monkeypatch: pytest.MonkeyPatch, workers: int, refused: bool
+) -> None:
+    monkeypatch.setattr(shm, "STORES_ARE_ORDERED", False)
+    monkeypatch.setattr(shm, "_fences", [])
+    topology = build(Shape.COMPACT, workers)
+    with pytest.raises(RingError, match="may reorder stores") if refused else nullcontext():
+        Fabric(topology, fastpath=reference)

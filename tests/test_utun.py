@@ -7,10 +7,10 @@ import os
 import socket
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from pytun_pmd3 import darwin
 
 from wgmp import tun, utun
 from wgmp.errors import ConfigError, PrivilegeError, TunDeviceError
@@ -62,45 +62,48 @@ def test_an_interface_that_is_gone_is_an_error(ends: Any) -> None:
     assert queue.current_mtu() == 0, "there is no utun7 here"
 
 
-class Device:
-    """A mock of pytun-pmd3's device on macOS: it notes what it is asked for."""
+class Mac:
+    """A mock of what pytun-pmd3 asks of macOS: the kernel's control socket, and `ifconfig`."""
 
-    refusal: OSError | None = None
-    made: list[Device]
+    def __init__(self) -> None:
+        self.refusal: OSError | None = None
+        self.wanted: list[int | None] = []
+        self.commands: list[tuple[str, ...]] = []
+        self.sockets: list[socket.socket] = []
 
-    def __init__(self, preferred_num: int | None = None) -> None:
+    def create(self, preferred_num: int | None) -> tuple[socket.socket, str]:
+        """Stand for `_create_utun_interface`."""
         if self.refusal is not None:
             raise self.refusal
-        self.wanted, self.mtu, self.closed = preferred_num, 0, False
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.made.append(self)
+        self.wanted.append(preferred_num)
+        self.sockets.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        return self.sockets[-1], "utun4"
 
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def close(self) -> None:
-        self.closed = True
-        self._socket.close()
+    def ifconfig(self, *arguments: str) -> str:
+        """Stand for `_run_ifconfig`."""
+        self.commands.append(arguments)
+        return ""
 
 
 @pytest.fixture
-def device(monkeypatch: pytest.MonkeyPatch) -> type[Device]:
-    """Put the mock in the place of pytun-pmd3."""
-    kind = type("Mock", (Device,), {"made": []})
-    module = ModuleType("pytun_pmd3")
-    vars(module)["TunTapDevice"] = kind
-    monkeypatch.setitem(sys.modules, "pytun_pmd3", module)
-    return kind
+def mac(monkeypatch: pytest.MonkeyPatch) -> Mac:
+    """Let pytun-pmd3 be what it is on macOS, on a mock of macOS."""
+    mock = Mac()
+    monkeypatch.setattr(darwin, "_create_utun_interface", mock.create)
+    monkeypatch.setattr(darwin, "_run_ifconfig", mock.ifconfig)
+    monkeypatch.setitem(sys.modules, "pytun_pmd3", darwin)
+    return mock
 
 
 @pytest.mark.parametrize(("name", "wanted"), [("utun", None), ("utun0", 0), ("utun12", 12)])
 def test_opening_asks_for_a_number_or_none_and_sets_the_mtu(
-    device: type[Device], name: str, wanted: int | None
+    mac: Mac, name: str, wanted: int | None
 ) -> None:
     descriptor = utun.open_tun(name)
-    (made,) = device.made
-    assert (made.wanted, made.mtu, made.closed) == (wanted, tun.DEFAULT_MTU, True)
-    assert not os.get_blocking(descriptor), "a copy of the device's, which stays open"
+    assert mac.wanted == [wanted]
+    assert mac.commands == [("utun4", "mtu", str(tun.DEFAULT_MTU))]
+    assert mac.sockets[0].fileno() == -1, "the device's own is closed"
+    assert not os.get_blocking(descriptor), "its copy is open"
     os.close(descriptor)
 
 
@@ -110,10 +113,8 @@ def test_other_names_are_refused(name: str) -> None:
         utun.open_tun(name)
 
 
-def test_a_refusal_of_the_system_is_explained(
-    device: type[Device], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    device.refusal = OSError(0, "Failed to connect utun3")
+def test_a_refusal_of_the_system_is_explained(mac: Mac, monkeypatch: pytest.MonkeyPatch) -> None:
+    mac.refusal = OSError(0, "Failed to connect utun3")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(TunDeviceError, match=r"Failed to connect utun3\): it may be taken"):
         utun.open_tun("utun3")
@@ -146,7 +147,7 @@ def test_the_name_is_asked_of_the_descriptor(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_chosen_name_goes_to_a_file_unless_it_was_asked_for(
-    device: type[Device], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    mac: Mac, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(utun, "name_of", lambda descriptor: "utun4")
     file = tmp_path / "name"

@@ -17,6 +17,7 @@
 | WGMP_LOG_FORMAT | --log-format | text, json |
 | LOG_LEVEL | | verbose or debug, info, error, silent |
 | WG_TUN_FD, WG_UAPI_FD | | a descriptor the process was started with |
+| WG_TUN_NAME_FILE | | macOS: where to write the name that the system gave the interface `utun` |
 
 The WG_ ones and LOG_LEVEL mean what they mean to wireguard-go (main.go). An empty variable is
 an unset one.

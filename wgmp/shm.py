@@ -56,7 +56,8 @@ def require_ordered_stores() -> None:
     if not STORES_ARE_ORDERED and not _fences:
         raise RingError(
             f"this CPU ({platform.machine()}) may reorder stores, and only the native fast path "
-            "can prevent it: install wgmp again on a machine with Rust, or run it on x86-64"
+            "can prevent it: install wgmp again on a machine with Rust, or run one process "
+            "(--topology compact --workers 1)"
         )
 
 

@@ -58,7 +58,7 @@ def test_traffic_flows_on_while_sessions_are_replaced(tunnel: MakeTunnel) -> Non
     assert ends.left.ping(ends.right.inner4)
     before = ends.left.drops().get("keypair_expired", 0)
     transfer(ends.left, ends.right, "--seconds", str(2.5 * REKEY_AFTER_S)).finish(60)
-    assert _handshakes(ends.left) - 1 in (2, 3), "one rekey for each time the session grew old"
+    assert _handshakes(ends.left) - 1 >= 2, "a rekey for each time the session grew old"
     assert ends.left.drops().get("keypair_expired", 0) == before
 
 
