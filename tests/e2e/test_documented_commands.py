@@ -58,6 +58,7 @@ NOT_RUN = {
     "apt-get install ": "changes the machine",
     "python3 -m venv /opt/wgmp": "changes the machine",
     "/opt/wgmp/bin/pip install .": "changes the machine",
+    "WGMP_COMPILE=1 /opt/wgmp/bin/pip install .": "changes the machine",
     "/opt/wgmp/bin/pip install --upgrade .": "changes the machine",
     "ln -s /opt/wgmp/bin/wgmp ": "changes the machine",
     "useradd --system ": "changes the machine",
