@@ -154,7 +154,8 @@ class Rig:
         record = ring.reserve()
         if record is None:
             return False
-        record.begin(kind, peer)
+        record.begin(Kind.PACKETS, peer)
+        record.kind = kind
         if endpoint is not None:
             record.set_endpoint(endpoint)
         for each in packets:

@@ -95,7 +95,7 @@ class PacketSink:
         """Return the first packet's headers and true length, if it may be coalesced."""
         padded = self._view[start : start + length]
         size = ip.true_length(padded)
-        if isinstance(size, DropReason):
+        if size is None:
             return None
         shape = shape_of(padded[:size])
         if shape is None or shape.protocol not in self._coalesce:
@@ -114,7 +114,7 @@ class PacketSink:
         rows, shape = self._pending
         padded = self._view[start : start + length]
         size = ip.true_length(padded)
-        if isinstance(size, DropReason) or not continues(rows, padded[:size], shape):
+        if size is None or not continues(rows, padded[:size], shape):
             return False
         count, step = rows.shape
         if count * (step - shape.end) + size > MAX_PACKET_BYTES:
@@ -156,7 +156,7 @@ class PacketSink:
 
     def _write(self, padded: memoryview) -> None:
         length, source = ip.true_length(padded), ip.source(padded)
-        if isinstance(length, DropReason) or isinstance(source, DropReason):
+        if length is None or isinstance(source, DropReason):
             self._drops[DropReason.BAD_PACKET] += 1
             return
         if not self._is_allowed_source(source):

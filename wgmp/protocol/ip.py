@@ -45,8 +45,8 @@ def destination(packet: Bytes) -> bytes | DropReason:
     return DropReason.BAD_PACKET
 
 
-def true_length(padded: Bytes) -> int | DropReason:
-    """Return a packet's length without its padding; BAD_PACKET when more is promised than came."""
+def true_length(padded: Bytes) -> int | None:
+    """Return a packet's length without its padding; None when more is promised than came."""
     match version(padded):
         case 4:
             length = int.from_bytes(padded[2:4], "big")
@@ -55,12 +55,11 @@ def true_length(padded: Bytes) -> int | DropReason:
             length = IPV6_HEADER + int.from_bytes(padded[4:6], "big")
             least = IPV6_HEADER
         case _:
-            return DropReason.BAD_PACKET
-    return length if least <= length <= len(padded) else DropReason.BAD_PACKET
+            return None
+    return length if least <= length <= len(padded) else None
 
 
 def trim(padded: bytes) -> bytes | DropReason:
     """Return the packet without its padding, or BAD_PACKET."""
     length = true_length(padded)
-    # A DropReason is an int too, so it has to be asked for first.
-    return length if isinstance(length, DropReason) else padded[:length]
+    return DropReason.BAD_PACKET if length is None else padded[:length]
