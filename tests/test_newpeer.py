@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import shutil
 import subprocess
 import sys
@@ -132,6 +133,16 @@ def test_two_at_once_do_not_get_one_address(file: Path) -> None:
     addresses = {out.split("Address = ")[1].split("/")[0] for out, _ in map(_finish, running)}
     assert addresses == {f"10.0.0.{host}" for host in range(3, 7)}
     assert len(config.load(file).peers) == 5
+
+
+def test_a_file_is_utf_8_whatever_the_locale_says(file: Path) -> None:
+    file.write_text(SERVER.replace("the office", "das Büro"), "utf-8")
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "wgmp", "add-peer", "--config", str(file)]
+    subprocess.run([*command, "--endpoint", "h:1"], check=True, env=os.environ | locale)
+    text = file.read_text("utf-8")
+    assert text.startswith(SERVER.replace("the office", "das Büro"))
+    assert len(config.parse(text, "").peers) == 2
 
 
 def _finish(process: subprocess.Popen[str]) -> tuple[str, str]:

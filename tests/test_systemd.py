@@ -71,9 +71,20 @@ def test_a_role_without_a_turn_is_told_from_those_that_turn() -> None:
     fabric = Fabric(build(Shape.PIPELINE, 1))
     for counters in fabric.counters.values():
         counters.store(Counter.HEARTBEAT, int(boottime() * 1e9))
-    assert stale_roles(fabric.counters, 5.0) == []
+    assert stale_roles(fabric, 5.0) == []
     fabric.counters["worker0"].store(Counter.HEARTBEAT, int((boottime() - 6) * 1e9))
-    assert stale_roles(fabric.counters, 5.0) == ["worker0"]
+    assert stale_roles(fabric, 5.0) == ["worker0"]
+
+
+def test_a_worker_that_there_is_no_more_is_not_waited_for() -> None:
+    fabric = Fabric(build(Shape.PIPELINE, 3))
+    for counters in fabric.counters.values():
+        counters.store(Counter.HEARTBEAT, int((boottime() - 60) * 1e9))
+    fewer = fabric.succeed(build(Shape.PIPELINE, 1))
+    assert "worker2" in fewer.counters
+    for row in fewer.topology.roles:
+        fewer.counters[row.name].store(Counter.HEARTBEAT, int(boottime() * 1e9))
+    assert stale_roles(fewer, 5.0) == []
 
 
 class _Ports:

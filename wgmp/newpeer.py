@@ -202,13 +202,13 @@ def add_to_file(path: Path, peer: NewPeer) -> None:
     path = path.resolve()
     new = path.with_name(f".{path.name}-new")
     try:
-        text = path.read_text()
+        text = path.read_text("utf-8")
         text = f"{text.rstrip()}\n\n{server_section(peer)}"
         config.parse(text, str(path))
         status = path.stat()
         new.unlink(missing_ok=True)
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w") as file:
+        with open(descriptor, "w", encoding="utf-8") as file:
             os.fchown(descriptor, status.st_uid, status.st_gid)
             os.fchmod(descriptor, status.st_mode & 0o7777)
             file.write(text)

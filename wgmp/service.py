@@ -14,13 +14,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Mapping
 from pathlib import Path
 
 from wgmp import config as quick
 from wgmp import inheritance
-from wgmp.counters import Counter, Counters
+from wgmp.counters import Counter
 from wgmp.errors import WgmpError
+from wgmp.fabric import Fabric
 from wgmp.reload import synchronize
 from wgmp.supervisor import Supervisor, describe
 from wgmp.system import boottime
@@ -95,18 +95,21 @@ class Service:
     async def _tell_alive(self, interval_s: float) -> None:
         while True:
             await asyncio.sleep(interval_s)
-            late = stale_roles(self._supervisor.fabric.counters, max(_FRESH_S, interval_s))
+            late = stale_roles(self._supervisor.fabric, max(_FRESH_S, interval_s))
             if late:
                 log.warning("no heartbeat from %s: systemd is not told", ", ".join(late))
             else:
                 self._manager.alive()
 
 
-def stale_roles(roles: Mapping[str, Counters], limit_s: float) -> list[str]:
-    """Return the roles whose loop has not turned for `limit_s` seconds."""
+def stale_roles(fabric: Fabric, limit_s: float) -> list[str]:
+    """Return the roles whose loop has not turned for `limit_s` seconds.
+
+    Counters of a role that is no more, for there are fewer workers now, stay and stand still.
+    """
     now = boottime()
     return [
-        name
-        for name, counters in roles.items()
-        if now - counters.value(Counter.HEARTBEAT) / 1e9 > limit_s
+        row.name
+        for row in fabric.topology.roles
+        if now - fabric.counters[row.name].value(Counter.HEARTBEAT) / 1e9 > limit_s
     ]

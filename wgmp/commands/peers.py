@@ -165,7 +165,7 @@ def _make(text: str) -> Any:
     import segno  # takes a while to import
 
     # Comments are for people who read the file.
-    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    lines = (line.partition("#")[0].strip() for line in text.split("\n"))
     try:
         return segno.make("\n".join(line for line in lines if line), error="l", micro=False)
     except segno.DataOverflowError:

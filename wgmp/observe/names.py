@@ -57,7 +57,7 @@ class Names:
             self._names = {}
             for file in self._files:
                 try:
-                    self._names |= names_in(file.read_text(errors="replace"))
+                    self._names |= names_in(file.read_text("utf-8", "replace"))
                 except OSError:
                     continue
         return self._names
