@@ -74,8 +74,9 @@ class Annotation(NamedTuple):
         return cls(time_ns, Point(point), reason, dropped, peer - 1)
 
     def write(self, record: Record) -> None:
-        """Write it."""
-        record.annotate(self.time_ns, self.point, self.reason, self.dropped, self.peer + 1)
+        """Write it. A peer id of all ones, which rubbish in a ring may have, is nobody's."""
+        peer = self.peer + 1 & 0xFFFF_FFFF_FFFF_FFFF
+        record.annotate(self.time_ns, self.point, self.reason, self.dropped, peer)
 
 
 class _Seen(NamedTuple):

@@ -17,7 +17,7 @@ from wgmp import localaddress
 from wgmp.fastpath import checksum, seal, virtio
 from wgmp.protocol.constants import HANDSHAKE_TRAFFIC_CLASS
 from wgmp.protocol.outcome import DropReason, Endpoint
-from wgmp.record import HANDSHAKE, Kind, Record
+from wgmp.record import HANDSHAKE, MAX_TRAIN_BYTES, Kind, Record
 from wgmp.ring import RingReader, RingView
 from wgmp.shm import Segment
 from wgmp.tap import Annotation, Point
@@ -95,7 +95,9 @@ class TapReader:
             port = self._started.listen_port
             outgoing = note.point is Point.OUTER_OUT
             packets = [
-                wire_packet(bytes(each), endpoint, port, outgoing, traffic_class) for each in raw
+                wire_packet(bytes(each), endpoint, port, outgoing, traffic_class)
+                for each in raw
+                if len(each) <= MAX_TRAIN_BYTES  # no datagram is longer
             ]
         return Captured(role, note, packets, record.count)
 
@@ -113,15 +115,16 @@ def wire_packet(
 ) -> bytes:
     """Return the IP packet that carries an outer datagram.
 
-    `endpoint`: the peer's, with our address where that is known; `port`: ours.
+    `datagram`: at most MAX_TRAIN_BYTES. `endpoint`: the peer's, with our address where that is
+    known; `port`: ours.
     """
     theirs = endpoint.address
     ours = endpoint.source or localaddress.toward(theirs, endpoint.scope_id)
     source, destination = (ours, theirs) if outgoing else (theirs, ours)
     ports = (port, endpoint.port) if outgoing else (endpoint.port, port)
     length = len(datagram) + 8
-    udp = struct.pack("!HHHH", *ports, length & 0xFFFF, 0) + datagram
-    pseudo = source + destination + struct.pack("!HH", _UDP, length & 0xFFFF)
+    udp = struct.pack("!HHHH", *ports, length, 0) + datagram
+    pseudo = source + destination + struct.pack("!HH", _UDP, length)
     total = checksum.finish(checksum.sum_words(pseudo) + checksum.sum_words(udp)) or 0xFFFF
     udp = udp[:6] + struct.pack("!H", total) + udp[8:]
     if len(theirs) == 16:

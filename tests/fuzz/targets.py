@@ -5,6 +5,7 @@
 | initiation, response, cookie_reply, transport | that message: raw, and as its sender could |
 | tun | a packet from the TUN |
 | ring | a spoiled record in any ring |
+| capture | the same while somebody captures, or spoiled copies |
 | uapi | the lines of a set operation |
 | config | a configuration file |
 | settings | the agent's settings file, as TOML and as JSON |
@@ -17,6 +18,7 @@ lives for many calls, so that its state gets deep, and is replaced before it get
 from __future__ import annotations
 
 import contextlib
+import os
 import struct
 from collections.abc import Callable, Iterator
 from functools import wraps
@@ -25,6 +27,7 @@ from hostile.rawpeer import COOKIE_REPLY, INITIATION, RESPONSE, TRANSPORT, Sessi
 
 from wgmp import config, netlink, uapi
 from wgmp.agent import settings_file
+from wgmp.capture import comment_of
 from wgmp.device import Device
 from wgmp.errors import ConfigError, WgmpError
 from wgmp.fastpath import virtio
@@ -33,6 +36,10 @@ from wgmp.orders import decode_orders, encode_orders
 from wgmp.peertable import PeerFigures
 from wgmp.protocol.outcome import Endpoint
 from wgmp.record import LENGTHS_OFFSET
+from wgmp.shm import PAGE_BYTES
+from wgmp.tap import INNER, NOBODY, OUTER
+from wgmp.taphost import CaptureStarted
+from wgmp.tapreader import TapReader
 
 from .house import GATEWAY4, KNOWN4, KNOWN6, LOOPBACK, SILENT4, SILENT6, House, ipv4, ipv6
 
@@ -191,6 +198,26 @@ def ring(house: House, lodging: _Lodging, mode: int, data: bytes) -> None:
     house.settle()
 
 
+@_in_a_house
+def capture(house: House, lodging: _Lodging, mode: int, data: bytes) -> None:
+    """The same while somebody captures; with the first bit, the copies are spoiled instead."""
+    taps = house.fabric.taps
+    started = CaptureStarted(51820, list(taps.rings), {})
+    reader = TapReader(started, [os.dup(each) for each in taps.start(INNER | OUTER, NOBODY)])
+    if mode & 1:
+        session = lodging.session(house)
+        house.receive(session.seal(ipv4(GATEWAY4, b"in", KNOWN4)))
+        for segment in taps.rings.values():
+            for offset, content in _pieces(data):
+                at = PAGE_BYTES + offset % 6000
+                segment.bytes[at : at + len(content)] = content
+    else:
+        ring.__wrapped__(house, lodging, mode >> 1, data)  # type: ignore[attr-defined]
+    for captured in reader.poll(everything=True):
+        comment_of(captured, {})
+    taps.stop()
+
+
 def uapi_set(data: bytes) -> None:
     """The lines of a set operation; what the device then says is a whole answer."""
     device = Device(_Outside(), capacity=64)
@@ -230,6 +257,7 @@ TARGETS: dict[str, Target] = {
     "transport": transport,
     "tun": tun,
     "ring": ring,
+    "capture": capture,
     "uapi": uapi_set,
     "config": config_file,
     "settings": settings,
@@ -261,6 +289,12 @@ SEEDS: dict[str, list[bytes]] = {
         for mode in range(9)
         for kind in range(5)
         for length in (1, 9, 32, 148, 66_000)
+    ],
+    "capture": [
+        bytes([0, mode]) + _piece(0, (kind, 1, length, 0)) + _piece(LENGTHS_OFFSET, (length,))
+        for mode in range(18)
+        for kind in range(5)
+        for length in (1, 9, 148, 66_000)
     ],
     "uapi": [
         b"private_key=" + _KEY_HEX + b"\nlisten_port=0\nfwmark=0\nreplace_peers=true\npublic_key="

@@ -7,6 +7,7 @@ from functools import partial
 
 from wgmp.counters import Counters
 from wgmp.protocol import messages
+from wgmp.protocol.messages import MessageType
 from wgmp.record import Kind, Record
 from wgmp.ring import RingReader
 from wgmp.stream import RecordStream
@@ -15,12 +16,13 @@ from wgmp.worker.indices import Indices
 
 _Serve = Callable[[RingReader, Record, float], None]
 
+# All else in a ring is rubbish, or an initiation, which admission has copied.
+_COPIED = frozenset({Kind.PACKETS, Kind.DATAGRAMS, Kind.HANDSHAKE_MESSAGES})
+_WITH_RECEIVER = frozenset({MessageType.TRANSPORT, MessageType.RESPONSE, MessageType.COOKIE_REPLY})
+
 
 class Tapping:
-    """Asks the worker's tap once a step whether anybody captures, and turns the hooks on or off.
-
-    An initiation was copied by admission, before it was opened.
-    """
+    """Asks the worker's tap once a step whether anybody captures, and turns the hooks on or off."""
 
     def __init__(
         self,
@@ -49,7 +51,7 @@ class Tapping:
         """Return what deals with a record as `serve` does, and copies it."""
 
         def serve_and_copy(ring: RingReader, record: Record, now: float) -> None:
-            if record.kind == Kind.OPENED_INITIATION:
+            if record.kind not in _COPIED:
                 serve(ring, record, now)
                 return
             point = Point.INNER_OUT if record.kind == Kind.PACKETS else Point.OUTER_IN
@@ -59,7 +61,7 @@ class Tapping:
         return serve_and_copy
 
     def _peer_of(self, record: Record) -> int:
-        first = record.packets()[:1]
-        if not first or len(first[0]) < messages.TransportHeader.SIZE:
-            return NOBODY
-        return self._indices.peer(messages.receiver_index(first[0]))
+        for first in record.packets()[:1]:
+            if messages.message_type(first) in _WITH_RECEIVER:
+                return self._indices.peer(messages.receiver_index(first))
+        return NOBODY
