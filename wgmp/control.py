@@ -26,6 +26,7 @@ from typing import Annotated, BinaryIO
 import msgspec
 
 from wgmp import system
+from wgmp.asking import asking_gateway
 from wgmp.errors import ConfigError, ControlError
 from wgmp.events import AnyEvent
 from wgmp.logs import LogLevel
@@ -155,21 +156,12 @@ def begin_capture(
 def _asking(interface: str, request: Request) -> Iterator[tuple[socket.socket, BinaryIO]]:
     """Send a request; give the socket and its answers. Raises ControlError for what goes wrong."""
     path = socket_path(interface)
-    try:
-        with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(_CLIENT_TIMEOUT_S)
-            client.connect(str(path))
-            client.sendall(encode(request) + b"\n")
-            with client.makefile("rb") as answer:
-                yield client, answer
-    except PermissionError:
-        raise ControlError(f"{path} is not yours to read: run as root") from None
-    except (FileNotFoundError, ConnectionRefusedError):
-        raise ControlError(
-            f"no gateway runs on {interface}: start one with `wgmp supervise {interface}`"
-        ) from None
-    except (OSError, msgspec.DecodeError) as error:
-        raise ControlError(f"the gateway on {interface} does not answer: {error}") from error
+    with asking_gateway(path, interface), socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(_CLIENT_TIMEOUT_S)
+        client.connect(str(path))
+        client.sendall(encode(request) + b"\n")
+        with client.makefile("rb") as answer:
+            yield client, answer
 
 
 def _line(answer: BinaryIO) -> bytes:

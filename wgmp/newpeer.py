@@ -80,10 +80,6 @@ def of_file(path: Path) -> Server:
 
 def of_gateway(interface: str) -> Server:
     """Return what a running gateway says of itself; raises ControlError, ConfigError."""
-    if not socket_path(interface).exists():
-        raise ControlError(
-            f"no gateway runs on {interface}: start one with `wgmp supervise {interface}`"
-        )
     view = asyncio.run(uapi_client.get(interface))
     if not view.public_key:
         raise ConfigError(f"{interface} has no private key: `wg set {interface} private-key FILE`")

@@ -21,6 +21,7 @@ import msgspec
 
 from wgmp.agent import api
 from wgmp.agent.settings import DEFAULT_SOCKET
+from wgmp.asking import asking
 from wgmp.errors import UNDECODABLE, ControlError
 from wgmp.observe.snapshot import Snapshot
 
@@ -59,16 +60,8 @@ class Client:
     @classmethod
     async def open(cls, path: Path = DEFAULT_SOCKET) -> Client:
         """Connect to the agent's socket."""
-        try:
+        with asking(path, "agent", str(path), "wgmp agent --config FILE"):
             reader, writer = await asyncio.open_unix_connection(path, limit=_ANSWER_BYTES_MAX)
-        except PermissionError:
-            raise ControlError(f"{path} is not yours to use: run as root") from None
-        except (FileNotFoundError, ConnectionRefusedError):
-            raise ControlError(
-                f"no agent runs on {path}: start one with `wgmp agent --config FILE`"
-            ) from None
-        except OSError as error:
-            raise ControlError(f"{path}: {error.strerror}") from error
         return cls(reader, writer)
 
     async def __aenter__(self) -> Client:

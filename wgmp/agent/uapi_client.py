@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from wgmp.addresses import parse_endpoint
 from wgmp.agent.secret import wipe
+from wgmp.asking import asking_gateway
 from wgmp.errors import ControlError
 from wgmp.keys import from_hex, public_key_of, to_base64
 from wgmp.protocol.outcome import Endpoint
@@ -78,23 +79,18 @@ async def _exchange(interface: str, request: bytes | bytearray) -> bytearray:
     loop = asyncio.get_running_loop()
     answer = bytearray()
     chunk = bytearray(1 << 16)
+    path = socket_path(interface)
     try:
-        async with asyncio.timeout(_LIMIT_S):
-            with socket.socket(socket.AF_UNIX) as sock:
+        with asking_gateway(path, interface), socket.socket(socket.AF_UNIX) as sock:
+            async with asyncio.timeout(_LIMIT_S):
                 sock.setblocking(False)
-                await loop.sock_connect(sock, os.fspath(socket_path(interface)))
+                await loop.sock_connect(sock, os.fspath(path))
                 await loop.sock_sendall(sock, request)
                 while not answer.endswith(_END):
                     count = await loop.sock_recv_into(sock, chunk)
                     if not count:
                         raise ControlError(f"the gateway on {interface} hung up")
                     answer += memoryview(chunk)[:count]
-    except TimeoutError:
-        raise ControlError(
-            f"the gateway on {interface} did not answer within {_LIMIT_S:.0f} s"
-        ) from None
-    except OSError as error:
-        raise ControlError(f"the gateway on {interface}: {error.strerror}") from error
     finally:
         wipe(chunk)
     return answer

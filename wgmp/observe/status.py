@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from wgmp.asking import asking_gateway
 from wgmp.errors import ControlError
 from wgmp.keys import public_key_of, to_base64
 from wgmp.uapi_server import socket_path
@@ -61,16 +62,8 @@ def runs(interface: str) -> bool:
 def ask(interface: str, names: Mapping[str, str], hide_keys: bool) -> DeviceStatus:
     """Ask the interface's UAPI socket. `names`: by public key. Raises ControlError."""
     path = socket_path(interface)
-    try:
+    with asking_gateway(path, interface):
         text = _get(path)
-    except PermissionError:
-        raise ControlError(f"{path} is not yours to read: run as root") from None
-    except (FileNotFoundError, ConnectionRefusedError):
-        raise ControlError(
-            f"no gateway runs on {interface}: start one with `wgmp supervise {interface}`"
-        ) from None
-    except OSError as error:
-        raise ControlError(f"the gateway on {interface} does not answer: {error}") from error
     return parse(interface, text, names, hide_keys)
 
 

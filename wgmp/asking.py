@@ -1,0 +1,34 @@
+"""What a client of a gateway or the agent says when there is nobody to ask."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from wgmp.errors import ControlError
+
+
+@contextlib.contextmanager
+def asking(path: Path, server: str, place: str, start: str) -> Iterator[None]:
+    """Raise ControlError for what goes wrong in the block, which asks at the socket `path`.
+
+    `server`: who listens there, such as "agent"; `place`: where it runs, in words; `start`: the
+    command that starts it.
+    """
+    try:
+        yield
+    except PermissionError:
+        raise ControlError(f"{path} is not yours to use: run as root") from None
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise ControlError(f"no {server} runs on {place}: start one with `{start}`") from None
+    except (OSError, msgspec.DecodeError) as error:
+        reason = str(error) or "timed out"
+        raise ControlError(f"the {server} on {place} does not answer: {reason}") from error
+
+
+def asking_gateway(path: Path, interface: str) -> contextlib.AbstractContextManager[None]:
+    """Do so for one of the sockets of the interface's gateway."""
+    return asking(path, "gateway", interface, f"wgmp supervise {interface}")
