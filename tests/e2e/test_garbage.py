@@ -23,7 +23,7 @@ def test_garbage_is_counted_by_reason_and_does_no_harm(tunnel: MakeTunnel, topol
     ends = tunnel("wgmpd", "wireguard-go", topology=topology)
     gateway, peer = ends.left, ends.right
     assert gateway.ping(peer.inner4)
-    before, handshake, processes = gateway.drops(), _handshake(gateway), gateway.role_pids()
+    before, handshake, processes = gateway.drops(), gateway.peer().handshake, gateway.role_pids()
     pings = peer.namespace.start(
         *("ping", "-n", "-i0.1", gateway.inner4), log=peer.log.with_name("ping")
     )
@@ -40,10 +40,9 @@ def test_garbage_is_counted_by_reason_and_does_no_harm(tunnel: MakeTunnel, topol
     assert pings.poll() is None
     assert "no answer" not in peer.log.with_name("ping").read_text()
     assert gateway.ping_all(peer.inner4, count=20, size=1000)
-    assert _handshake(gateway) == handshake, "nothing made the gateway shake hands again"
+    assert gateway.peer().handshake == handshake, "nothing made the gateway shake hands again"
     assert gateway.role_pids() == processes, "no role has died"
-    (known,) = gateway.peers().values()
-    assert known.endpoint == peer.endpoint(4), "a replay does not move the endpoint"
+    assert gateway.peer().endpoint == peer.endpoint(4), "a replay does not move the endpoint"
     (figures,) = gateway.stats()["peers"]
     assert figures["drops"] == {reason: owed[reason] for reason in ("bad_tag", "replayed")}
     wait_for(lambda: pings.poll() is not None or not pings.terminate(), 5, "the pings end")
@@ -55,8 +54,3 @@ def _balances(gateway: Gateway) -> bool:
     stages = gateway.stats()["stages"]
     assert sum(stage["packets_in"] for stage in stages) > 5_000
     return not any(stage["unexplained"] for stage in stages)
-
-
-def _handshake(gateway: Gateway) -> int:
-    (peer,) = gateway.peers().values()
-    return peer.handshake

@@ -17,7 +17,7 @@ from wgmp.netns import UAPI_DIRECTORY, Namespace, Namespaces, wait_for
 
 from .conftest import MakeTunnel
 from .short_timers import REKEY_AFTER_S
-from .tunnel import PROGRAMS, WGMP, Gateway, Tunnel, exists, key, transfer
+from .tunnel import PROGRAMS, WGMP, Tunnel, exists, key, transfer
 
 pytestmark = pytest.mark.root
 
@@ -45,7 +45,7 @@ def test_20_mb_arrive_intact_in_both_directions(tunnel: MakeTunnel, family: int)
     ):
         report = transfer(sender, receiver, "--bytes", ENOUGH, family=inner).finish(120)
         assert report.bytes == int(ENOUGH)
-    (peer,) = ends.left.peers().values()
+    peer = ends.left.peer()
     assert min(peer.sent, peer.received) > int(ENOUGH)
     stats = ends.left.stats()
     assert stats["fastpath"] == "reference"
@@ -58,7 +58,8 @@ def test_traffic_flows_on_while_sessions_are_replaced(tunnel: MakeTunnel) -> Non
     assert ends.left.ping(ends.right.inner4)
     before = ends.left.drops().get("keypair_expired", 0)
     transfer(ends.left, ends.right, "--seconds", str(2.5 * REKEY_AFTER_S)).finish(60)
-    assert _handshakes(ends.left) - 1 >= 2, "a rekey for each time the session grew old"
+    rekeys = ends.left.total("handshakes_completed") - 1
+    assert rekeys >= 2, "a rekey for each time the session grew old"
     assert ends.left.drops().get("keypair_expired", 0) == before
 
 
@@ -66,14 +67,14 @@ def test_traffic_flows_on_while_sessions_are_replaced(tunnel: MakeTunnel) -> Non
 def test_a_process_that_dies_or_hangs_is_replaced_and_the_session_goes_on(
     ends: Tunnel, number: signal.Signals
 ) -> None:
-    victim, sessions = ends.left.role_pids()["gateway"], _handshakes(ends.left)
+    victim, sessions = ends.left.role_pids()["gateway"], ends.left.total("handshakes_completed")
     flow = transfer(ends.right, ends.left, "--seconds", "5")
     wait_for(lambda: flow.received().bytes > 1_000_000, LIMIT_S, "the transfer gets going")
     os.kill(victim, number)
     flow.finish(60)
     assert ends.left.role_pids()["gateway"] != victim
     assert not exists(victim)
-    assert _handshakes(ends.left) == sessions, "the successor goes on with the same session"
+    assert ends.left.total("handshakes_completed") == sessions, "its session goes on"
     how = "was killed by SIGKILL" if number == signal.SIGKILL else "did not turn its loop"
     assert how in ends.left.log.read_text()
 
@@ -233,8 +234,3 @@ def _delete(space: Namespace, name: str) -> None:
         return space.run("ip", "link", "show", name, check=False).returncode != 0
 
     wait_for(gone, LIMIT_S, "the daemon has ended")
-
-
-def _handshakes(gateway: Gateway) -> int:
-    roles = gateway.stats()["roles"]
-    return sum(int(role["counters"]["handshakes_completed"]) for role in roles)

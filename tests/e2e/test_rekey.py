@@ -6,7 +6,7 @@ import pytest
 
 from .conftest import MakeTunnel
 from .short_timers import REKEY_AFTER_S
-from .tunnel import Gateway, transfer
+from .tunnel import transfer
 
 pytestmark = [pytest.mark.root, pytest.mark.alone]
 
@@ -17,21 +17,11 @@ REKEYS = 3
 def test_traffic_flows_on_while_sessions_are_replaced(tunnel: MakeTunnel, right: str) -> None:
     ends = tunnel("wgmpd-short", right)
     assert ends.left.ping(ends.right.inner4)
-    first, before = _handshake(ends.left), ends.left.drops()
+    first, before = ends.left.peer().handshake, ends.left.drops()
     seconds = (REKEYS + 0.5) * REKEY_AFTER_S
     transfer(ends.left, ends.right, "--seconds", str(seconds)).finish(60)
-    rekeys = _handshakes_completed(ends.left) - 1
+    rekeys = ends.left.total("handshakes_completed") - 1
     assert REKEYS <= rekeys <= REKEYS + 1, "one rekey for each time the session grew old"
-    assert _handshake(ends.left) >= first + (REKEYS - 1) * REKEY_AFTER_S
+    assert ends.left.peer().handshake >= first + (REKEYS - 1) * REKEY_AFTER_S
     assert ends.left.drops().get("keypair_expired", 0) == before.get("keypair_expired", 0)
     assert ends.right.ping_all(ends.left.inner4, count=5, size=100)
-
-
-def _handshake(gateway: Gateway) -> int:
-    (peer,) = gateway.peers().values()
-    return peer.handshake
-
-
-def _handshakes_completed(gateway: Gateway) -> int:
-    roles = gateway.stats()["roles"]
-    return sum(int(role["counters"]["handshakes_completed"]) for role in roles)

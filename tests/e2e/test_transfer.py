@@ -10,7 +10,7 @@ from wgmp.netns import wait_for
 from wgmp.protocol.messages import Initiation
 
 from .conftest import MakeTunnel
-from .tunnel import Gateway, Peer, transfer
+from .tunnel import transfer
 
 pytestmark = [pytest.mark.root, pytest.mark.alone]
 
@@ -54,19 +54,14 @@ def test_both_ends_agree_on_what_was_transferred(tunnel: MakeTunnel, left: str, 
         assert ends.left.ping_all(ends.right.inner4, count=5, size=size)
 
     def agree() -> bool:
-        here, there = _only_peer(ends.left), _only_peer(ends.right)
+        here, there = ends.left.peer(), ends.right.peer()
         # An initiation that the responder dropped is counted by its sender alone.
         return here.received == there.sent and here.sent - there.received in (0, Initiation.SIZE)
 
-    wait_for(agree, 3.0, f"{_only_peer(ends.left)} agrees with {_only_peer(ends.right)}")
-    here, there = _only_peer(ends.left), _only_peer(ends.right)
+    wait_for(agree, 3.0, f"{ends.left.peer()} agrees with {ends.right.peer()}")
+    here, there = ends.left.peer(), ends.right.peer()
     assert here.sent > 5 * (1392 + 28), "what was sent is counted, not only handshakes"
     assert abs(here.handshake - there.handshake) <= 1
     assert abs(here.handshake - time.time()) < 30
     assert here.endpoint == ends.right.endpoint(4)
     assert there.endpoint == ends.left.endpoint(4), "learned from the handshake"
-
-
-def _only_peer(gateway: Gateway) -> Peer:
-    (peer,) = gateway.peers().values()
-    return peer

@@ -16,7 +16,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
 
 from wgmp import datagrams, udp
-from wgmp.netns import Namespace, Namespaces, wait_for
+from wgmp.netns import Namespaces, wait_for
 
 from .capture import Capture
 from .conftest import MakeTunnel
@@ -60,17 +60,13 @@ def look() -> Iterator[Look]:
 
     def start(gateway: Gateway, interface: str) -> Capture:
         if interface == "veth":
-            interface = outer_interface(gateway.namespace)
+            interface = gateway.outer_interface()
         captures.append(Capture(gateway.namespace, interface))
         return captures[-1]
 
     yield start
     for capture in captures:
         capture.close()
-
-
-def outer_interface(space: Namespace) -> str:
-    return next(name for name in space.links() if name.startswith("veth"))
 
 
 def outer_datagrams(capture: Capture, seconds: float = 0.2) -> list[Any]:
@@ -113,9 +109,8 @@ def test_an_address_without_a_peer_is_unreachable_at_once(
     assert seconds < AT_ONCE_S
     for address in (NOBODY4, NOBODY6):
         assert_connect_fails_at_once(gateway, address)
-    stats = gateway.stats()
-    assert stats["drops"]["no_route"] >= 4
-    assert sum(role["counters"]["icmp_errors"] for role in stats["roles"]) >= 4
+    assert gateway.drops()["no_route"] >= 4
+    assert gateway.total("icmp_errors") >= 4
 
 
 @pytest.mark.parametrize("topology", ["pipeline", "compact"])
@@ -147,8 +142,7 @@ def test_unreachable_errors_are_limited(tunnel: MakeTunnel) -> None:
     gateway.namespace.run(
         "ping", "-q", "-n", "-f", "-c3000", "-w1", NOBODY4, check=False, timeout_s=10
     )
-    stats = gateway.stats()
-    errors = sum(role["counters"]["icmp_errors"] for role in stats["roles"])
+    errors = gateway.total("icmp_errors")
     assert 0 < errors <= 50 + 1000 * 3
 
 
@@ -270,7 +264,7 @@ def test_datagrams_longer_than_the_path_are_fragmented(
 ) -> None:
     ends = tunnel("wgmpd", "wgmpd", family=family)
     for end in (ends.left, ends.right):
-        interface = outer_interface(end.namespace)
+        interface = end.outer_interface()
         end.namespace.run("ip", "link", "set", interface, "mtu", "1280")
     outside = look(ends.left, "veth")
     assert ends.left.ping(ends.right.inner4)
@@ -405,7 +399,7 @@ def test_the_source_address_is_chosen_anew_after(
     ends = tunnel("wgmpd", "wireguard-go")
     gateway, peer = ends.left, ends.right
     second = "192.0.2.77"
-    veth = outer_interface(gateway.namespace)
+    veth = gateway.outer_interface()
     gateway.namespace.add_address(veth, f"{second}/24")
     peer.set("peer", gateway.public_key, "endpoint", f"{second}:{gateway.port}")
     assert peer.ping(gateway.inner4)

@@ -28,12 +28,6 @@ def upgrade(gateway: Gateway) -> str:
     return gateway.namespace.run(WGMP, "upgrade", gateway.interface).stdout
 
 
-def handshakes(gateway: Gateway) -> int:
-    """Return how many handshakes the gateway's counters know."""
-    roles = gateway.stats()["roles"]
-    return sum(int(role["counters"]["handshakes_completed"]) for role in roles)
-
-
 def working(tunnel: MakeTunnel, topology: str) -> Tunnel:
     """Return a tunnel that has carried a packet."""
     ends = tunnel("wgmpd", "wgmpd", topology=topology, environment={"LOG_LEVEL": "error"})
@@ -48,9 +42,8 @@ def test_a_gateway_is_taken_over_under_tcp_without_a_handshake(
     ends = working(tunnel, topology)
     left, space = ends.left, ends.left.namespace
     before, index = left.peers()[ends.right.public_key], _index(left)
-    known, pids = handshakes(left), left.role_pids()
-    outer = next(name for name in space.links() if name.startswith("veth"))
-    wire = Wiretap(space, outer)
+    known, pids = left.total("handshakes_completed"), left.role_pids()
+    wire = Wiretap(space, left.outer_interface())
     flows = [flow(left, ends.right, 5201), flow(ends.right, left, 5202)]
     wait_for(lambda: all(each.received().bytes > 1_000_000 for each in flows), 20, "it flows")
     start = time.monotonic()
@@ -66,7 +59,7 @@ def test_a_gateway_is_taken_over_under_tcp_without_a_handshake(
     print(f"{topology}: longest pause {1000 * pause:.0f} ms; {printed}")
     assert pause < PAUSE_LIMIT_S
     assert (reused, datagrams > 1000) == (0, True)
-    assert handshakes(left) == known
+    assert left.total("handshakes_completed") == known
     after = left.peers()[ends.right.public_key]
     assert (after.handshake, after.endpoint) == (before.handshake, before.endpoint)
     assert after.received > before.received + 1_000_000
@@ -107,11 +100,11 @@ def test_a_program_that_does_not_take_over_changes_nothing(
 ) -> None:
     ends = working(tunnel, "pipeline")
     left = ends.left
-    known, supervisor = handshakes(left), left.role_pids()["supervisor"]
+    known, supervisor = left.total("handshakes_completed"), left.role_pids()["supervisor"]
     with pytest.raises(ControlError, match=reason):
         control.upgrade(left.interface, program)
     assert left.ping(ends.right.inner4)
-    assert handshakes(left) == known
+    assert left.total("handshakes_completed") == known
     assert left.role_pids()["supervisor"] == supervisor
     assert all(exists(pid) for pid in left.role_pids().values())
     left.set("peer", key("pubkey", key("genkey")), "allowed-ips", "10.77.0.9/32")

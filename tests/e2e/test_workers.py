@@ -27,10 +27,6 @@ def _change(gateway: Gateway, count: int) -> None:
     gateway.namespace.run(WGMP, "workers", str(count), gateway.interface)
 
 
-def _sum(gateway: Gateway, counter: str) -> int:
-    return sum(int(role["counters"][counter]) for role in gateway.stats()["roles"])
-
-
 def _look_for_keys(gateway: Gateway) -> None:
     """Only workers and the supervisor map session memory, and nobody dumps core."""
     for row in gateway.stats()["processes"]:
@@ -45,7 +41,7 @@ def test_the_number_of_workers_changes_while_tcp_flows(tunnel: MakeTunnel, topol
     environment = {"WGMP_WORKERS": "1", "LOG_LEVEL": "error"}
     ends = tunnel("wgmpd", "wgmpd", topology=topology, environment=environment)
     assert ends.left.ping(ends.right.inner4)
-    handshakes = _sum(ends.left, "handshakes_completed")
+    handshakes = ends.left.total("handshakes_completed")
     flows = [flow(ends.left, ends.right, 5201), flow(ends.right, ends.left, 5202)]
     wait_for(lambda: all(each.received().bytes > 1_000_000 for each in flows), 20, "it flows")
     pauses = []
@@ -61,8 +57,8 @@ def test_the_number_of_workers_changes_while_tcp_flows(tunnel: MakeTunnel, topol
         each.conclude(60)
     print(f"{topology}: longest pauses {[round(1000 * pause) for pause in pauses]} ms")
     assert max(pauses) < PAUSE_LIMIT_S
-    assert _sum(ends.left, "handshakes_completed") == handshakes
-    assert _sum(ends.left, "sealed") > 10_000, "counters go on"
+    assert ends.left.total("handshakes_completed") == handshakes
+    assert ends.left.total("sealed") > 10_000, "counters go on"
     assert all(row["restarts"] == 0 for row in ends.left.stats()["processes"])
     assert ends.left.log.read_text() == "", "nothing went wrong"
     _look_for_keys(ends.left)

@@ -161,7 +161,7 @@ def torture(
     assert ends.left.ping(ends.right.inner4), "the right end learns where the left one is"
     findings = Findings()
     handshakes = sum(map(_handshakes, gateways))
-    tap = Wiretap(ends.left.namespace, _outer_interface(ends.left.namespace))
+    tap = Wiretap(ends.left.namespace, ends.left.outer_interface())
     flows = [flow(ends.left, ends.right, 5201), flow(ends.right, ends.left, 5202)]
     wait_for(
         lambda: all(each.received().bytes > _GOING_BYTES for each in flows), 20, "traffic flows"
@@ -231,9 +231,4 @@ def role_processes(gateway: Gateway) -> list[tuple[int, str]]:
 
 def _handshakes(gateway: Gateway) -> int:
     """Return how many handshakes the gateway has begun or answered."""
-    blocks = [role["counters"] for role in gateway.stats()["roles"]]
-    return sum(int(b["handshakes_begun"]) + int(b["handshakes_answered"]) for b in blocks)
-
-
-def _outer_interface(namespace: Namespace) -> str:
-    return next(name for name in namespace.links() if name.startswith("veth"))
+    return gateway.total("handshakes_begun") + gateway.total("handshakes_answered")

@@ -121,6 +121,10 @@ class Gateway:
             arguments += ["preshared-key", "/dev/stdin"]
         self.set(*arguments, stdin=preshared_key)
 
+    def outer_interface(self) -> str:
+        """Return the name of its end of the veth pair."""
+        return next(name for name in self.namespace.links() if name.startswith("veth"))
+
     def endpoint(self, family: int) -> str:
         """Return where the gateway listens, over IPv4 or IPv6."""
         return f"{self.outer4}:{self.port}" if family == 4 else f"[{self.outer6}]:{self.port}"
@@ -142,6 +146,11 @@ class Gateway:
         lines = self.wg("show", self.interface, "dump").splitlines()[1:]
         return {peer.public_key: peer for peer in map(Peer.of_line, lines)}
 
+    def peer(self) -> Peer:
+        """Return its only peer."""
+        (peer,) = self.peers().values()
+        return peer
+
     def stats(self) -> dict[str, Any]:
         """Return `wgmp stats INTERFACE --json`."""
         stats: dict[str, Any] = json.loads(
@@ -152,6 +161,10 @@ class Gateway:
     def drops(self) -> dict[str, int]:
         """Return the gateway's drops by reason."""
         return {reason: int(count) for reason, count in self.stats()["drops"].items()}
+
+    def total(self, counter: str) -> int:
+        """Return what all roles together have counted, by a name of `counters.Counter`."""
+        return sum(int(role["counters"][counter]) for role in self.stats()["roles"])
 
     def role_pids(self) -> dict[str, int]:
         """Return the process id of every process row, by its name."""
