@@ -130,7 +130,7 @@ def told(before: NetworkSettings | None, network: NetworkSettings, *present: str
     """Return the lines, the peers' after the keys they have."""
     secrets = Secrets(SecretKey(b"\1" * 32), {PUBLIC: SecretKey(b"\2" * 32)})
     endpoints = {PUBLIC: parse_endpoint("192.0.2.1:7")} if before is None else {}
-    return lines(before, network, secrets, endpoints, present).decode().splitlines()
+    return lines(before, network, secrets, endpoints, present, 51820).decode().splitlines()
 
 
 def test_a_new_gateway_is_told_everything() -> None:

@@ -6,9 +6,10 @@ import signal
 
 import pytest
 
+from tests.e2e.wire import udp_socket
 from wgmp.netns import wait_for
 
-from .site import Site
+from .site import PORT, Site
 
 pytestmark = pytest.mark.root
 
@@ -100,6 +101,51 @@ def test_a_wrong_file_changes_nothing_and_is_told(site: Site) -> None:
     assert site.states() == {"home": "running"}
     unknown = site.wgmp("connect", "hom", check=False)
     assert unknown.stderr == "wgmp: there is no network hom; there are: home\n"
+
+
+def test_a_change_that_fails_leaves_the_network_as_it_was_and_is_made_good_later(
+    site: Site,
+) -> None:
+    site.start(site.head(), site.home())
+    site.peer.accept(site.public_key(), "10.77.0.1/32")
+    site.wait_for_state("running")
+    assert site.pings("10.77.0.2")
+    session = handshakes(site)
+
+    def reload(text: str) -> str:
+        site.file.write_text(site.head() + text)
+        done = site.wgmp("reload", check=False)
+        return done.stdout + done.stderr
+
+    moved = site.home().replace(f"listen_port = {PORT}", "listen_port = 40405")
+    with udp_socket(site.space, "0.0.0.0", 40405):
+        told = reload(moved + STRANGER)
+        assert "UDP port 40405: Address already in use: choose another listen_port" in told
+    lost = site.home().replace(str(site.psk_file), f"{site.psk_file}.lost")
+    assert f"{site.psk_file}.lost: cannot be read: No such file or directory" in reload(lost)
+    # A network that cannot be added holds up no other.
+    broken = '[network.broken]\nprivate_key_path = "/nowhere"\n'
+    told = reload(site.home() + broken)
+    assert "/nowhere: cannot be read" in told
+    assert site.states() == {"home": "running", "broken": "failed"}
+    assert site.pings("10.77.0.2")
+    assert handshakes(site) == session
+    assert site.space.run("wg", "show", site.interface, "listen-port").stdout.strip() == str(PORT)
+    # The gateway takes this one, and then the link does not.
+    site.space.run("sysctl", "-qw", f"net.ipv6.conf.{site.interface}.disable_ipv6=1")
+    half = moved.replace('["10.77.0.1/24"]', '["10.77.0.1/24", "fd77::1/64"]')
+    assert "`ip address replace fd77::1/64" in reload(half)
+    reload(site.home())
+    assert site.space.run("wg", "show", site.interface, "listen-port").stdout.strip() == str(PORT)
+    assert site.pings("10.77.0.2")
+    # Nobody has the port any more.
+    assert "changed: home" in reload(moved + STRANGER)
+    shown = site.space.run("wg", "show", site.interface, "listen-port").stdout
+    assert shown.strip() == "40405"
+    assert "10.88.0.0/16" in routes(site)
+    off = moved.replace("listen_port", "enable_wireguard = false\nlisten_port")
+    assert "changed: home" in reload(off)
+    assert site.states() == {"home": "stopped"}
 
 
 def test_a_network_moves_to_another_interface_and_its_default_route_with_it(site: Site) -> None:

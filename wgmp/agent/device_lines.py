@@ -25,17 +25,20 @@ def lines(
     secrets: Secrets,
     endpoints: Mapping[str, Endpoint],
     present: Iterable[str] = (),
+    port: int = 0,
 ) -> bytearray:
     """Return the lines that bring a gateway from `before` (None: it is new) to `network`.
 
     `endpoints`: by public key, of those peers that are to be sent to there from now on.
-    `present`: public keys the gateway has; those the network lacks are removed. The buffer
-    holds secret keys: whoever takes it wipes it.
+    `present`: public keys the gateway has; those the network lacks are removed. `port`: the one
+    it has, which a change that failed half-way may have moved. The buffer holds secret keys:
+    whoever takes it wipes it.
     """
     buffer = bytearray(b"private_key=")
     secrets.private.append_hex(buffer)
     buffer += b"\n"
-    if before is None or network.listen_port != before.listen_port:
+    wanted = network.listen_port
+    if before is None or wanted != before.listen_port or wanted not in (0, port):
         buffer += b"listen_port=%d\n" % network.listen_port
     if before is None or network.fwmark != before.fwmark:
         buffer += b"fwmark=%d\n" % network.fwmark

@@ -194,9 +194,10 @@ class Network:
         moved = [peer for peer in settings.peers if peer.endpoints != known.get(peer.public_key)]
         with keyfiles.secrets_of(self.name, settings, self._agent) as secrets:
             endpoints = await resolve.first_endpoints(moved)
-            present = (await uapi_client.get(interface)).peers
+            view = await uapi_client.get(interface)
             self.public_key = keys.to_base64(secrets.private.public())
-            lines = device_lines.lines(before, settings, secrets, endpoints, present)
+            present, port = view.peers, view.listen_port
+            lines = device_lines.lines(before, settings, secrets, endpoints, present, port)
             await _tell_gateway(settings, lines)
         async with self._link_turn:
             await links.change(
