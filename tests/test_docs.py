@@ -41,6 +41,15 @@ def test_every_event_and_its_fields_are_documented() -> None:
         assert [name for name in own if f"`{name}`" not in row] == []
 
 
+def test_every_environment_variable_is_documented() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "wgmp").rglob("*.py"))
+    documents = "".join(path.read_text() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md")))
+    names = set(re.findall(r'"((?:WGMP|WG)_[A-Z_]+|LOG_LEVEL)"', code))
+    assert len(names) > 15
+    # What an upgrade tells the new supervisor is nobody else's business.
+    assert {name for name in names if f"`{name}" not in documents} == {"WGMP_HANDOVER"}
+
+
 def test_every_exit_code_is_documented() -> None:
     text = (ROOT / "docs" / "COMMANDS.md").read_text()
     assert all(f"| {code} | {meaning} |" in text for code, meaning in EXIT_CODES)

@@ -27,6 +27,7 @@ _TRAFFIC_CLASS = ((socket.IPPROTO_IP, socket.IP_TOS), (socket.IPPROTO_IPV6, IPV6
 
 _ANCILLARY_BYTES = 128
 _MSG_TRUNC = int(socket.MSG_TRUNC)  # the enum's `&` is a Python function
+# struct in_pktinfo of linux/in.h, struct in6_pktinfo of linux/ipv6.h
 _IN_PKTINFO = struct.Struct("=i4s4s")  # interface (0: any), address to answer from, destination
 _IN6_PKTINFO = struct.Struct("=16sI")
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 _SOL_NETLINK = 270
 _NETLINK_NO_ENOBUFS = 5
 
+# linux/rtnetlink.h: groups, and types of messages
 _RTMGRP_LINK = 0x1
 _RTMGRP_IPV4_ROUTE = 0x40
 _RTMGRP_IPV4_RULE = 0x80
@@ -30,6 +31,7 @@ _RTM_DELROUTE = 25
 _RTM_NEWRULE = 32
 _RTM_DELRULE = 33
 
+# linux/if_link.h, linux/netlink.h, linux/if.h
 _IFLA_MTU = 4
 _IFLA_GSO_MAX_SIZE = 41
 _IFLA_GSO_IPV4_MAX_SIZE = 63
@@ -37,6 +39,7 @@ _NLM_F_REQUEST = 1
 _NLM_F_ACK = 4
 _IFF_UP = 0x1
 
+# linux/netlink.h, linux/rtnetlink.h
 _NLMSGHDR = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _RTATTR = struct.Struct("=HH")  # length, type

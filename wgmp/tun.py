@@ -25,10 +25,9 @@ from pathlib import Path
 
 from wgmp.errors import PrivilegeError, TunDeviceError
 from wgmp.fastpath import virtio
+from wgmp.protocol.constants import DEFAULT_MTU
 
-DEFAULT_MTU = 1420
-
-# linux/if_tun.h, linux/if.h
+# linux/if_tun.h, linux/if.h, linux/sockios.h
 _IFF_TUN = 0x0001
 _IFF_MULTI_QUEUE = 0x0100
 _IFF_DETACH_QUEUE = 0x0400

@@ -22,6 +22,7 @@ from wgmp import tun
 from wgmp.errors import ConfigError, PrivilegeError, TunDeviceError
 from wgmp.fastpath import virtio
 from wgmp.options import Options
+from wgmp.protocol.constants import DEFAULT_MTU
 
 NAME = re.compile(r"utun(0|[1-9][0-9]{0,3})?")
 
@@ -53,7 +54,7 @@ def open_tun(name: str) -> int:
     try:
         device = TunTapDevice(int(wanted[1]) if wanted[1] else None)
         try:
-            device.mtu = tun.DEFAULT_MTU
+            device.mtu = DEFAULT_MTU
             # The object would close its descriptor when it is collected.
             descriptor = os.dup(device.fileno())
         finally:

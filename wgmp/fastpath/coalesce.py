@@ -27,10 +27,12 @@ from wgmp.fastpath.checksum import Rows, Sums, fold_rows, sum_rows, sum_words
 from wgmp.fastpath.segment import TCP, UDP
 from wgmp.fastpath.virtio import VirtioHeader
 
+# The length field of an IP header (RFC 791 3.1, RFC 8200 section 3) has 16 bits.
 MAX_PACKET_BYTES: Final = 65_535
 # Linux before 6.9 takes no more of UDP, newer ones 128 (linux/udp.h, UDP_MAX_SEGMENTS).
 MAX_UDP_SEGMENTS: Final = 64
 
+# Flags of TCP (RFC 9293 3.1).
 _ACK: Final = 0x10
 _PSH: Final = 0x08
 _VALID: Final = 0xFFFF

@@ -27,6 +27,7 @@ from wgmp.fastpath.virtio import VirtioHeader
 from wgmp.protocol import ip
 from wgmp.protocol.outcome import DropReason
 
+# IANA's protocol numbers; headers and flags by RFC 768 and RFC 9293 3.1.
 TCP: Final = 6
 UDP: Final = 17
 _UDP_HEADER: Final = 8

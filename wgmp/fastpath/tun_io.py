@@ -15,11 +15,12 @@ from wgmp.fastpath.virtio import VirtioHeader
 from wgmp.orders import row_of
 from wgmp.peertable import PeerTable
 from wgmp.protocol import ecn, ip
+from wgmp.protocol.constants import DEFAULT_MTU
 from wgmp.protocol.outcome import DropReason
 from wgmp.record import Kind, ecn_flags
 from wgmp.ring import RingReader, RingWriter
 from wgmp.stream import Intake, Label, RecordStream
-from wgmp.tun import DEFAULT_MTU, TunQueue
+from wgmp.tun import TunQueue
 
 _MAX_READ_BYTES: Final = virtio.SIZE + 65_535
 # Records written from one ring in one call.

@@ -30,7 +30,8 @@ REJECT_AFTER_MESSAGES: Final = 2**64 - 2**13 - 1
 REKEY_AFTER_TIME: Final = 120.0
 REJECT_AFTER_TIME: Final = 180.0
 
-# When handshakes are tried again, and when not any more (WP 6.1, 6.4).
+# When handshakes are tried again, and when not any more (WP 6.1, 6.4; kernel messages.h,
+# MAX_TIMER_HANDSHAKES).
 REKEY_TIMEOUT: Final = 5.0
 REKEY_ATTEMPT_TIME: Final = 90.0
 MAX_TIMER_HANDSHAKES: Final = int(REKEY_ATTEMPT_TIME / REKEY_TIMEOUT)
@@ -71,8 +72,9 @@ REPLAY_WINDOW: Final = REPLAY_BITS - 64
 # Packets kept while a handshake runs (kernel messages.h, MAX_STAGED_PACKETS).
 MAX_STAGED_PACKETS: Final = 128
 
-# Transport padding and the tunnel's MTU (WP 5.4.6; kernel messages.h, MESSAGE_PADDING_MULTIPLE).
+# Transport padding (WP 5.4.6; kernel messages.h, MESSAGE_PADDING_MULTIPLE).
 PADDING_MULTIPLE: Final = 16
+# 1500 less an IPv6 and a UDP header, a transport header and a tag (kernel device.c, wg_setup).
 DEFAULT_MTU: Final = 1420
 
 # DSCP AF41 with ECN 0 on handshake datagrams (kernel messages.h, HANDSHAKE_DSCP).

@@ -17,12 +17,12 @@ from wgmp.counters import Counter
 from wgmp.fastpath import virtio
 from wgmp.orders import AddAllowedIP, Order, RemoveAllowedIP, RemovePeer, SetLink
 from wgmp.protocol import ip
+from wgmp.protocol.constants import DEFAULT_MTU
 from wgmp.protocol.icmp import ErrorLimiter
 from wgmp.protocol.outcome import DropReason
 from wgmp.record import Kind
 from wgmp.role import Role, RoleContext
 from wgmp.tap import Point
-from wgmp.tun import DEFAULT_MTU
 
 
 class TunReader(Role):

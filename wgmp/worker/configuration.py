@@ -31,13 +31,12 @@ from wgmp.orders import (
 )
 from wgmp.peertable import PeerTable
 from wgmp.protocol import tai64n
-from wgmp.protocol.constants import KEY_SIZE
+from wgmp.protocol.constants import DEFAULT_MTU, KEY_SIZE
 from wgmp.protocol.noise import Identity
 from wgmp.protocol.outcome import Endpoint, Outcome
 from wgmp.protocol.peer import Peer
 from wgmp.sessions import SessionMemory, forget_unknown
 from wgmp.tap import Point, Tap
-from wgmp.tun import DEFAULT_MTU
 from wgmp.worker.actions import Actions
 from wgmp.worker.indices import Indices
 from wgmp.worker.tenants import Tenant, Tenants, endpoint_of

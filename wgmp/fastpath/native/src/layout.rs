@@ -1,6 +1,6 @@
 //! Where things lie in the memory that Python shares with us, and its numbers for them.
 //!
-//! The tables themselves are in the Python modules named here. `layout()` hands these numbers to
+//! The tables themselves are in the Python modules named here. `layout_table` hands these numbers to
 //! Python, which compares every one with its own before it uses this crate.
 
 /// wgmp/ring.py: words of a ring's header, and where its slots begin.
