@@ -21,6 +21,7 @@ from wgmp.fabric import Fabric
 from wgmp.orders import Drain, Drained, Order, Ready, SetLink, decode_orders, encode_report
 from wgmp.resharding import reshard
 from wgmp.system.line import PacketLine
+from wgmp.tap import NOBODY, OUTER
 from wgmp.topology import ProcessRow, Shape, build
 
 NAME = "gateway"
@@ -223,6 +224,21 @@ def test_a_generation_that_does_not_come_up_leaves_nothing_behind(trouble: str) 
         assert home.children.fabric is home.fabric
         await reshard(home.children, 2)
         assert sorted(home.children.living) == [NAME, "worker1"]
+        home.fabric = home.children.fabric
+
+    play(scene)
+
+
+def test_a_capture_that_begins_while_workers_come_is_not_cut_off() -> None:
+    async def scene(home: Home) -> None:
+        change = asyncio.create_task(reshard(home.children, 2))
+        await asyncio.sleep(0)  # they are forked, and not ready yet
+        home.fabric.taps.start(OUTER, NOBODY)
+        with pytest.raises(ControlError, match="a capture is running"):
+            await change
+        assert home.children.fabric is home.fabric
+        home.fabric.taps.stop()
+        await reshard(home.children, 2)
         home.fabric = home.children.fabric
 
     play(scene)

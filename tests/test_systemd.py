@@ -54,6 +54,10 @@ def test_the_watchdog_of_another_process_is_not_ours(pid: str, expected: float |
     assert manager.watchdog_s == expected
 
 
+def test_no_time_at_all_is_no_watchdog() -> None:
+    assert systemd.Manager({"WATCHDOG_USEC": "0"}).watchdog_s is None
+
+
 def test_sockets_of_two_ports_are_not_one_gateways() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as first:
         first.bind(("127.0.0.1", 0))

@@ -198,7 +198,7 @@ class Children:
     def recruit(self, fabric: Fabric) -> list[Child]:
         """Fork the processes of a fabric that does not work yet. They wait, and hear all changes.
 
-        Raises ControlError when there cannot be so many; those that were forked have no part.
+        Raises ControlError when there cannot be so many; `dismiss` ends those that were forked.
         """
         another = fabric is not self.fabric
         if another:
@@ -207,18 +207,15 @@ class Children:
             for row in fabric.topology.processes:
                 self._newcomers.append(self._fork(row, fabric))
         except OSError as error:
-            for child in self._newcomers:
-                child.kill()
-            self._newcomers = []
             raise ControlError(f"no more processes can be started: {error.strerror}") from error
         finally:
             if another:
                 self.fabric.keep_from_children(False)
         return self._newcomers
 
-    async def dismiss(self, newcomers: Sequence[Child]) -> None:
-        """End processes that were recruited."""
-        self._newcomers = []
+    async def dismiss(self) -> None:
+        """End the processes that were recruited."""
+        newcomers, self._newcomers = self._newcomers, []
         for child in newcomers:
             if not child.ended.is_set():
                 child.kill()

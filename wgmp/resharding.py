@@ -50,8 +50,7 @@ async def reshard(children: Children, workers: int) -> None:
     before = old.topology.workers
     if workers == before:
         return
-    if old.taps.busy:
-        raise ControlError("a capture is running: end it, then change the workers")
+    _refuse_while_captured(old)
     try:
         fabric = old.succeed(build(old.topology.shape, workers, old.topology.queues))
     except OSError as error:
@@ -59,9 +58,10 @@ async def reshard(children: Children, workers: int) -> None:
     try:
         newcomers = children.recruit(fabric)
         if not await are_ready(newcomers):
-            await children.dismiss(newcomers)
             raise ControlError("a process of the new generation did not start: see the log")
+        _refuse_while_captured(old)  # one may have begun meanwhile
     except ControlError:
+        await children.dismiss()
         fabric.close()
         raise
     started = asyncio.get_running_loop().time()
@@ -70,6 +70,12 @@ async def reshard(children: Children, workers: int) -> None:
     old.retire(fabric)
     pause = asyncio.get_running_loop().time() - started
     children.events.publish(WorkersChanged(before=before, workers=workers, pause_s=pause))
+
+
+def _refuse_while_captured(fabric: Fabric) -> None:
+    """Raise ControlError while somebody reads the rings of a generation that is to leave."""
+    if fabric.taps.busy:
+        raise ControlError("a capture is running: end it, then change the workers")
 
 
 async def leave(children: Children) -> bool:

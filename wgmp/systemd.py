@@ -77,7 +77,8 @@ def _watchdog_s(environment: Mapping[str, str]) -> float | None:
     """Return within how many seconds `alive` is expected, None when it is not."""
     for_us = environment.get("WATCHDOG_PID", "") in ("", str(os.getpid()))
     microseconds = environment.get("WATCHDOG_USEC", "")
-    return int(microseconds) / 1e6 if for_us and microseconds.isdigit() else None
+    within_s = int(microseconds) / 1e6 if for_us and microseconds.isdigit() else 0.0
+    return within_s or None
 
 
 def take_descriptors(environment: MutableMapping[str, str]) -> list[tuple[str, int]]:

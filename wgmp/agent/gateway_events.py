@@ -10,6 +10,7 @@ import msgspec
 
 from wgmp import control
 from wgmp.agent.api import AgentEvent, GatewayEvent
+from wgmp.errors import UNDECODABLE
 from wgmp.events import AnyEvent
 
 log = logging.getLogger("wgmp")
@@ -31,7 +32,7 @@ async def follow(name: str, interface: str, tell: Callable[[AgentEvent], None]) 
         while line := await reader.readline():
             event = _decode(line)
             tell(GatewayEvent(time=event.time, source=event.source, network=name, detail=event))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, *UNDECODABLE) as error:
         log.warning("%s: its gateway's events are heard no more: %s", name, error)
     finally:
         writer.close()
