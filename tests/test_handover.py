@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wgmp import __version__, estate, handover
@@ -221,6 +221,7 @@ def content(descriptor: int) -> bytes:
 WHOLE = content(estate.write(LEFT))
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(WHOLE) - 1), st.binary(max_size=8))
 def test_a_damaged_estate_is_refused_or_another_estate_and_nothing_else(
     at: int, instead: bytes

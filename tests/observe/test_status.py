@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wgmp import uapi
@@ -104,6 +104,7 @@ PEERS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(PEERS)
 def test_what_any_device_says_is_understood(
     peers: list[tuple[PeerFigures, int, list[int]]],

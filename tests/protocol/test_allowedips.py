@@ -67,7 +67,7 @@ operations = st.lists(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(operations, st.lists(prefixes(), min_size=1, max_size=10))
 def test_table_agrees_with_a_linear_scan(
     steps: list[tuple[str, tuple[bytes, int], int]], wanted: list[tuple[bytes, int]]
