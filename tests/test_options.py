@@ -59,6 +59,13 @@ def test_the_command_line_goes_before_the_environment() -> None:
         ("WGMP_TUN_QUEUES", "-1", "write 1 to 16"),
         ("WGMP_TUN_QUEUES", "1000", "write 1 to 16"),
         ("WGMP_TUN_QUEUES", "x", "write 1 to 16"),
+        ("WGMP_OFFLOAD", "on", "write auto or off"),
+        ("WGMP_SANDBOX", "no", "write auto or off"),
+        ("WGMP_FASTPATH", "rust", "write auto, native, reference"),
+        ("WGMP_SESSIONS", "none", "write shared or private"),
+        ("WGMP_METRICS", "9586", "for example 127.0.0.1:9586"),
+        ("WGMP_METRICS", "localhost:9586", "for example 127.0.0.1:9586"),
+        ("WGMP_METRICS", "127.0.0.1:0", "for example 127.0.0.1:9586"),
         ("WG_PROCESS_FOREGROUND", "yes", "write 1 or 0"),
         ("WG_TUN_FD", "-1", "write its number"),
         ("WG_UAPI_FD", "three", "write its number"),
@@ -69,7 +76,7 @@ def test_the_command_line_goes_before_the_environment() -> None:
 def test_bad_values_are_told_with_the_variable(variable: str, value: str, remedy: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read_options("wg0", {variable: value})
-    assert str(caught.value).startswith(f"{variable}: {value!r} is ")
+    assert str(caught.value).startswith(f"{variable}: {value!r} ")
     assert remedy in str(caught.value)
 
 

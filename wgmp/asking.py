@@ -6,9 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-
-from wgmp.errors import ControlError
+from wgmp.errors import UNDECODABLE, ControlError
 
 
 @contextlib.contextmanager
@@ -24,7 +22,7 @@ def asking(path: Path, server: str, place: str, start: str) -> Iterator[None]:
         raise ControlError(f"{path} is not yours to use: run as root") from None
     except (FileNotFoundError, ConnectionRefusedError):
         raise ControlError(f"no {server} runs on {place}: start one with `{start}`") from None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNDECODABLE) as error:
         reason = str(error) or "timed out"
         raise ControlError(f"the {server} on {place} does not answer: {reason}") from error
 

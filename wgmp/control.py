@@ -38,6 +38,7 @@ DIRECTORY = system.RUN_DIRECTORY
 _CLIENT_TIMEOUT_S = 10.0
 _WORKERS_TIMEOUT_S = 30.0
 _UPGRADE_TIMEOUT_S = 90.0
+_HUNG_UP = "it hung up"
 _MAX_DESCRIPTORS = 253  # SCM_MAX_FD, linux/include/net/scm.h
 
 
@@ -146,9 +147,11 @@ def begin_capture(
     """Begin a capture; return the connection, which ends it when closed, the gateway's answer,
     and the descriptors of the tap rings. Raises ControlError."""
     with _asking(interface, request) as (client, answer):
-        _, descriptors, _, _ = socket.recv_fds(client, 1, _MAX_DESCRIPTORS)
+        first, descriptors, _, _ = socket.recv_fds(client, 1, _MAX_DESCRIPTORS)
+        if not first:
+            raise ConnectionError(_HUNG_UP)
         if not descriptors:
-            raise ControlError(_decode_refusal(b"{" + answer.readline()).error)
+            raise ControlError(_decode_refusal(first + answer.readline()).error)
         return client.dup(), _decode_started(_line(answer)), descriptors
 
 
@@ -165,8 +168,10 @@ def _asking(interface: str, request: Request) -> Iterator[tuple[socket.socket, B
 
 
 def _line(answer: BinaryIO) -> bytes:
-    """Return the next line of an answer; raise ControlError when it is a refusal."""
+    """Return the next line of an answer; raise ControlError for a refusal, or ConnectionError."""
     line = answer.readline()
+    if not line.endswith(b"\n"):
+        raise ConnectionError(_HUNG_UP)
     if line.startswith(b'{"error":'):
         raise ControlError(_decode_refusal(line).error)
     return line
