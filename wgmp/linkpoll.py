@@ -1,7 +1,8 @@
-"""The watch over the interface where the kernel is not asked to tell: a look twice a second.
+"""The watch over the interface where the kernel is not asked to tell: a look now and then.
 
-There are no sources to forget when routes change: where this is used, datagrams leave from whatever
-address the system chooses for each.
+Often while the link is down, for a handshake that comes between its being set up and the next look
+is dropped, and its sender waits for 5 s before it tries again. There are no sources to forget when
+routes change: where this is used, the system chooses each datagram's source address.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from wgmp.linkwatch import read_link
 from wgmp.orders import Order
 
 _LOOK_EVERY_S = 0.5
+_LOOK_EVERY_S_WHILE_DOWN = 0.05
 
 
 class LinkPoll:
@@ -49,4 +51,5 @@ class LinkPoll:
         if link != self.link:
             self.link = link
             self._tell([link])
-        self._next = self._loop.call_later(_LOOK_EVERY_S, self._look)
+        pause_s = _LOOK_EVERY_S if link.up else _LOOK_EVERY_S_WHILE_DOWN
+        self._next = self._loop.call_later(pause_s, self._look)

@@ -4,7 +4,7 @@
 |---|---|---|
 | `queue_of` | tun.py: virtio headers, super-packets | utun.py: one packet behind its family |
 | `with_interface` | opened when its time comes | opened at once, for the system names it |
-| `LinkWatch` | linkwatch.py: the kernel tells | linkpoll.py: a look twice a second |
+| `LinkWatch` | linkwatch.py: the kernel tells | linkpoll.py: a look now and then |
 """
 
 from __future__ import annotations
