@@ -121,6 +121,11 @@ class RecordStream:
             self.tap(record)
         self._ring.publish()
 
+    def leave(self) -> None:
+        """Publish the open record, and leave the ring to others until it is used again."""
+        self.flush()
+        self._record = None
+
     def _open(self) -> Record | None:
         if self._record is None:
             self._record = self._ring.reserve()
@@ -204,7 +209,10 @@ class Intake:
             self._records += 1
 
     def flush(self) -> None:
-        """End the turn: publish what is open, for nothing waits for a record to fill."""
+        """End the turn: publish what is open, for nothing waits for a record to fill.
+
+        The slots are left, too: a role may write to the same rings between two turns.
+        """
         for stream in self._streams:
-            stream.flush()
+            stream.leave()
         self._reads = self._records = 0

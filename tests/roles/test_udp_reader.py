@@ -100,3 +100,18 @@ def test_messages_gather_while_admission_is_behind(bench: Bench) -> None:
         bench.admission.release()
     assert sum(counts) == 11
     assert len(counts) <= 3
+
+
+def test_a_cookie_reply_stands_between_the_data_before_and_after_it(bench: Bench) -> None:
+    worker = bench.fabric.context("worker0", bench.devices).inputs["udp_reader"]
+    index = bench.fabric.indices.draw(0, 0, 1, os.urandom)
+    first, second = (struct.pack("<II", 4, index) + os.urandom(24) for _ in range(2))
+    cookie_reply = struct.pack("<II", 3, index) + os.urandom(56)
+    came = []
+    for datagram in (first, cookie_reply, second):
+        bench.send(datagram)
+        while (record := worker.peek()) is not None:
+            came += [bytes(packet) for packet in record.packets()]
+            worker.release()
+    assert came == [first, cookie_reply, second]
+    assert not any(bench.reader.counters.drops().values())
