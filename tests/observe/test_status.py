@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wgmp import uapi
+from wgmp import uapi, uapi_server
 from wgmp.addresses import format_prefix, parse_endpoint, parse_prefix
 from wgmp.device import Device
 from wgmp.errors import ControlError
 from wgmp.keys import public_key_of, to_base64
-from wgmp.observe.status import parse
+from wgmp.observe.status import ask, parse
 from wgmp.observe.status_text import StatusText
 from wgmp.peertable import PeerFigures
 
@@ -137,3 +141,24 @@ def test_what_any_device_says_is_understood(
 def test_a_refusal_is_told() -> None:
     with pytest.raises(ControlError, match="the gateway on wg0 answers with errno -22"):
         parse("wg0", "errno=-22\n\n", {}, hide_keys=True)
+
+
+def test_half_an_answer_is_not_shown_for_a_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uapi_server, "SOCKET_DIRECTORY", tmp_path)
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(100)
+            connection.sendall(b"listen_port=51820\npublic_key=")
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "wg0.sock"))
+        listener.listen()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(ControlError, match="the gateway on wg0 does not answer: it hung up"):
+            ask("wg0", {}, hide_keys=True)
+        thread.join(10)

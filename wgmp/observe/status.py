@@ -76,7 +76,7 @@ def _get(path: Path) -> str:
         while not pieces or not b"".join(pieces[-2:]).endswith(b"\n\n"):
             piece = client.recv(1 << 18)
             if not piece:
-                break
+                raise ConnectionError("it hung up")
             pieces.append(piece)
     return b"".join(pieces).decode()
 
