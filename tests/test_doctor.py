@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from wgmp import doctor, shm, superpackets
+from wgmp import doctor, shm, superpackets, tunpair
 from wgmp.doctor import Check, State
 
 STATUS = "Name:\tpython\nCapInh:\t0000000000000000\nCapEff:\t{:016x}\n"
@@ -223,7 +223,7 @@ def _probe_under(ioctl: Callable[..., object]) -> set[str]:
     child = os.fork()
     if not child:
         try:
-            superpackets.fcntl.ioctl = ioctl  # type: ignore[attr-defined]
+            tunpair.fcntl.ioctl = ioctl  # type: ignore[attr-defined]
             names = [finding.name for finding in superpackets.probe() if not finding.works]
             os.write(writer, "\n".join(names).encode())
         finally:

@@ -20,7 +20,8 @@ from wgmp.device import Device
 from wgmp.keys import clamp, public_key_of
 from wgmp.orders import SetPeer
 from wgmp.peertable import PeerFigures
-from wgmp.uapi import LINE_BYTES_MAX, UapiError, answer_get, answer_set, apply_set
+from wgmp.uapi import LINE_BYTES_MAX, answer_get, answer_set, apply_set
+from wgmp.uapi_keys import UapiError
 from wgmp.uapi_server import socket_path
 
 KEY = bytes([7]) * 32
