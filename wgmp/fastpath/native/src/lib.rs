@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! out  tun.rs (read, route) -> ring -> seal.rs (segment.rs, session.rs) -> ring -> send.rs
-//! in   receive.rs -> ring -> open.rs (session.rs, coalesce.rs) -> ring -> tun.rs (write)
+//! in   receive.rs -> ring -> open.rs (finder.rs, session.rs, coalesce.rs) -> ring -> tun.rs (write)
 //! ```
 //!
 //! Nothing here decides: handshakes, timers, configuration and errors are Python's. Each call gets
@@ -22,6 +22,7 @@ pub mod allowedips;
 pub mod checksum;
 pub mod coalesce;
 pub mod counters;
+pub mod finder;
 pub mod gather;
 pub mod layout;
 pub mod memory;

@@ -16,8 +16,8 @@ use pyo3::prelude::*;
 use crate::allowedips::{AllowedIPs, Routes};
 use crate::coalesce::{Growing, MAX_HEADERS, Shape, Wanted};
 use crate::counters::{Counters, PeerDrops};
+use crate::finder::{Finder, Received, Refused, Results};
 use crate::layout::record::{DATAGRAMS, PACKETS};
-use crate::layout::state::REJECT_AFTER_MESSAGES;
 use crate::layout::transport::{HEADER, OVERHEAD, TAG};
 use crate::layout::{counter, drop};
 use crate::packet::{ecn, source, true_length, virtio};
@@ -37,18 +37,6 @@ pub struct Opener {
     counters: Counters,
     drops: PeerDrops,
     wanted: Wanted,
-}
-
-/// What one session received: (index, packets, keepalives, outer bytes, last endpoint).
-type Received = (u32, u64, u64, u64, Endpoint);
-
-/// What nobody could open: (index, reason, datagrams).
-type Refused = (u32, usize, u64);
-
-#[derive(Default)]
-struct Results {
-    received: Vec<Received>,
-    refused: Vec<Refused>,
 }
 
 #[pymethods]
@@ -87,7 +75,7 @@ impl Opener {
             congestion: ecn::NOT_ECT,
             growing: None,
         };
-        let mut finder = Finder { find, found: vec![] };
+        let mut finder = Finder::new(find);
         let mut results = Results::default();
         for _ in 0..BURST {
             let Some(record) = ring.peek().filter(|record| record.kind == DATAGRAMS) else { break };
@@ -102,31 +90,6 @@ impl Opener {
             ring.release();
         }
         Ok((results.received, results.refused))
-    }
-}
-
-/// The sessions that this call has asked Python for.
-struct Finder<'a, 'py> {
-    find: &'a Bound<'py, PyAny>,
-    found: Vec<(u32, Result<PyRef<'py, Session>, usize>)>,
-}
-
-impl<'py> Finder<'_, 'py> {
-    fn get(&mut self, index: u32) -> PyResult<&Result<PyRef<'py, Session>, usize>> {
-        let known = self.found.iter().position(|(known, _)| *known == index);
-        let at = match known {
-            Some(at) => at,
-            None => {
-                let answer = self.find.call1((index,))?;
-                let session = match answer.cast::<Session>() {
-                    Ok(session) => Ok(session.borrow()),
-                    Err(_) => Err(answer.extract::<usize>()?),
-                };
-                self.found.push((index, session));
-                self.found.len() - 1
-            }
-        };
-        Ok(&self.found[at].1)
     }
 }
 
@@ -169,7 +132,7 @@ impl Opening<'_> {
             let run = std::iter::from_fn(|| datagrams.next_if(|next| index_of(next) == index));
             match finder.get(index)? {
                 Err(reason) => results.refused.push((index, *reason, run.count() as u64)),
-                Ok(session) => self.open_run(run, session, index, endpoint, &mut results.received),
+                Ok(session) => self.open_run(run, session, index, endpoint, results),
             }
         }
         self.out.flush();
@@ -182,7 +145,7 @@ impl Opening<'_> {
         session: &Session,
         index: u32,
         endpoint: Endpoint,
-        received: &mut Vec<Received>,
+        results: &mut Results,
     ) {
         let peer = session.peer;
         self.out.start(Label { kind: PACKETS, peer, flags: 0, endpoint: None });
@@ -206,15 +169,7 @@ impl Opening<'_> {
         if packets + keepalives == 0 {
             return;
         }
-        match received.iter_mut().find(|entry| entry.0 == index) {
-            Some(entry) => {
-                entry.1 += packets;
-                entry.2 += keepalives;
-                entry.3 += bytes;
-                entry.4 = endpoint;
-            }
-            None => received.push((index, packets, keepalives, bytes, endpoint)),
-        }
+        results.receive((index, packets, keepalives, bytes, endpoint));
     }
 
     /// Open one datagram; return whether it was authentic and new, and how it ended.
@@ -225,7 +180,7 @@ impl Opening<'_> {
         if plain == 0 {
             let mut tag = [0; TAG];
             tag.copy_from_slice(sealed);
-            return match authenticate(session, counter, &mut tag) {
+            return match session.authenticate(counter, &mut tag) {
                 Err(reason) => (false, End::Dropped(reason)),
                 Ok(()) => (true, End::Keepalive),
             };
@@ -243,7 +198,7 @@ impl Opening<'_> {
         }
         if self.growing.is_none() && self.out.room(needed).is_none() {
             let mut aside = sealed.to_vec();
-            return match authenticate(session, counter, &mut aside) {
+            return match session.authenticate(counter, &mut aside) {
                 Err(reason) => (false, End::Dropped(reason)),
                 Ok(()) => (true, End::Dropped(drop::RING_FULL)),
             };
@@ -265,7 +220,7 @@ impl Opening<'_> {
         aside[..headers].copy_from_slice(&memory[at..at + headers]);
         let place = &mut memory[at..at + sealed.len()];
         place.copy_from_slice(sealed);
-        let outcome = match authenticate(session, counter, place) {
+        let outcome = match session.authenticate(counter, place) {
             Err(reason) => Err((false, reason)),
             Ok(()) => {
                 self.check(session.peer, &mut place[..plain]).map_err(|reason| (true, reason))
@@ -357,15 +312,4 @@ impl Opening<'_> {
             self.counters.add(counter::JOINED, growing.count as u64 - 1);
         }
     }
-}
-
-/// Open in place and mark the counter; Err: why the datagram is dropped. Tag before window.
-fn authenticate(session: &Session, counter: u64, sealed: &mut [u8]) -> Result<(), usize> {
-    if !session.open(counter, sealed) {
-        return Err(drop::BAD_TAG);
-    }
-    if counter >= REJECT_AFTER_MESSAGES {
-        return Err(drop::COUNTER_EXHAUSTED);
-    }
-    if session.accept(counter) { Ok(()) } else { Err(drop::REPLAYED) }
 }

@@ -7,6 +7,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
+use crate::layout::drop;
 use crate::layout::state as at;
 use crate::layout::transport::TAG;
 use crate::memory::Memory;
@@ -105,8 +106,19 @@ impl Session {
         tag.copy_from_slice(sealed.as_ref());
     }
 
+    /// Open in place and mark the counter; Err: why the datagram is dropped. Tag before window.
+    pub fn authenticate(&self, counter: u64, sealed: &mut [u8]) -> Result<(), usize> {
+        if !self.open(counter, sealed) {
+            return Err(drop::BAD_TAG);
+        }
+        if counter >= at::REJECT_AFTER_MESSAGES {
+            return Err(drop::COUNTER_EXHAUSTED);
+        }
+        if self.accept(counter) { Ok(()) } else { Err(drop::REPLAYED) }
+    }
+
     /// Open a sealed packet in place; false when its tag does not fit: then it is all zeros.
-    pub fn open(&self, counter: u64, sealed: &mut [u8]) -> bool {
+    fn open(&self, counter: u64, sealed: &mut [u8]) -> bool {
         let opened = self.receiving.open_in_place(nonce(counter), Aad::empty(), sealed).is_ok();
         if !opened {
             sealed.fill(0);
@@ -115,7 +127,7 @@ impl Session {
     }
 
     /// Mark an authentic counter as seen; false when it was, or is too old (RFC 6479).
-    pub fn accept(&self, counter: u64) -> bool {
+    fn accept(&self, counter: u64) -> bool {
         let state = &self.state;
         let next = state.get(at::RECEIVED);
         let block = counter >> 6;
