@@ -167,7 +167,6 @@ class DatagramWriter:
 
     def __init__(self, sockets: list[socket.socket], segments: bool, counters: Block) -> None:
         self._counters = counters
-        self._blocked: int | None = None
         self._sent = 0  # datagrams of the first waiting record that are on their way already
         self._sender = Sender(sockets, segments)
 
@@ -190,61 +189,52 @@ class DatagramWriter:
             record = ring.peek()
             if record is None:
                 break
-            self._blocked = None
-            self._send(record)
-            if self._blocked is not None:
-                return self._blocked
+            blocked = self._send(record)
+            if blocked is not None:
+                return blocked
             self._sent = 0
             self._counters.record_in(record.count, record.used)
             ring.release()
         return None
 
-    def _send(self, record: Record) -> None:
-        """Send a record's datagrams from the first unsent one on; stop where it must wait."""
+    def _send(self, record: Record) -> int | None:
+        """Send a record's datagrams from the first unsent one on; return what it must wait for."""
         endpoint = record.endpoint()
         if endpoint is None:
             self._counters.drop(DropReason.NO_ENDPOINT, record.count)
-            return
+            return None
         traffic_class = HANDSHAKE_TRAFFIC_CLASS if record.flags & HANDSHAKE else record.ecn
         for datagrams, length, count in record.trains(self._sent):
-            if count > 1 and self._send_train(datagrams, length, count, endpoint, traffic_class):
-                if self._blocked is not None:
-                    return
-                continue
+            if count > 1 and self._sender.takes_trains(endpoint):
+                try:
+                    blocked = self._send_train(datagrams, length, count, endpoint, traffic_class)
+                except TrainRefusedError:
+                    pass
+                else:
+                    if blocked is not None:
+                        return blocked
+                    continue
             for at in range(0, len(datagrams), max(1, length)):
-                self._send_one(datagrams[at : at + length], endpoint, traffic_class)
-                if self._blocked is not None:
-                    return
+                one = datagrams[at : at + length]
+                blocked = self._send_train(one, 0, 1, endpoint, traffic_class)
+                if blocked is not None:
+                    return blocked
+        return None
 
     def _send_train(
         self, train: memoryview, length: int, count: int, endpoint: Endpoint, traffic_class: int
-    ) -> bool:
-        """Send a train in one call; return False when its datagrams have to go one by one."""
-        if not self._sender.takes_trains(endpoint):
-            return False
+    ) -> int | None:
+        """Send a train, or one datagram of `length` 0, in one call; as `Sender.send` otherwise."""
         try:
-            self._blocked = self._sender.send(train, endpoint, traffic_class, length)
+            blocked = self._sender.send(train, endpoint, traffic_class, length)
         except TrainRefusedError:
-            return False
+            raise
         except OSError:
             self._counters.drop(DropReason.SEND_FAILED, count)
             self._sent += count
-            return True
-        if self._blocked is None:
-            self._count(count, len(train))
-        return True
-
-    def _send_one(self, datagram: memoryview, endpoint: Endpoint, traffic_class: int) -> None:
-        try:
-            self._blocked = self._sender.send(datagram, endpoint, traffic_class)
-        except OSError:
-            self._counters.drop(DropReason.SEND_FAILED)
-            self._sent += 1
-            return
-        if self._blocked is None:
-            self._count(1, len(datagram))
-
-    def _count(self, datagrams: int, length: int) -> None:
-        self._sent += datagrams
-        self._counters.add(Counter.PACKETS_OUT, datagrams)
-        self._counters.add(Counter.BYTES_OUT, length)
+            return None
+        if blocked is None:
+            self._sent += count
+            self._counters.add(Counter.PACKETS_OUT, count)
+            self._counters.add(Counter.BYTES_OUT, len(train))
+        return blocked
