@@ -6,6 +6,7 @@ The gateway is one that notes what is asked of it; the other programs are real o
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -88,7 +89,8 @@ def program(*says: bytes, then: str = "s.recv(1)") -> list[str]:
 
 
 def open_files() -> set[str]:
-    """Return the descriptors that this process has open."""
+    """Return the descriptors that this process has open, without those of earlier tests' litter."""
+    gc.collect()
     return set(os.listdir("/proc/self/fd"))
 
 
@@ -122,7 +124,7 @@ def test_whatever_goes_wrong_the_gateway_goes_on_and_the_reason_is_told(
     with pytest.raises(ControlError, match=reason):
         asyncio.run(handover.hand_over(gateway, successor))
     assert gateway.done == done
-    assert open_files() == before
+    assert open_files() <= before
     with pytest.raises(ChildProcessError):  # the program is gone
         os.waitpid(-1, os.WNOHANG)
 
@@ -143,7 +145,7 @@ def test_a_successor_that_works_has_the_gateway() -> None:
     pid, version, pause_s = asyncio.run(handed)
     assert gateway.done == ["hold", "leave", "followed"]
     assert (version, pause_s >= 0.0) == ("9.9", True)
-    assert open_files() == before
+    assert open_files() <= before
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
 
