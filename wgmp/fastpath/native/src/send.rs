@@ -15,7 +15,7 @@ use crate::ring::RingReader;
 
 /// Records sent from one ring in one call.
 const BURST: usize = 16;
-/// System calls' arguments: a record is at most four trains of 64.
+/// Messages of one system call: a record is at most four trains of 64.
 const MESSAGES: usize = 64;
 /// DSCP AF41 on handshake datagrams (kernel messages.h, HANDSHAKE_DSCP).
 const HANDSHAKE_TRAFFIC_CLASS: i32 = 0x88;
@@ -182,11 +182,12 @@ fn transmit(
     // SAFETY: plain C structures, for which zeros are valid.
     let mut name: libc::sockaddr_storage = unsafe { zeroed() };
     let name_bytes = get_address(endpoint, &mut name);
-    let mut controls = [Control([0; CONTROL_BYTES]); MESSAGES];
+    // Nearly always there are one to four.
+    let mut controls = vec![Control([0; CONTROL_BYTES]); messages.len()];
     // SAFETY: as above.
-    let mut pieces: [libc::iovec; MESSAGES] = unsafe { zeroed() };
+    let mut pieces = vec![unsafe { zeroed::<libc::iovec>() }; messages.len()];
     // SAFETY: as above.
-    let mut headers: [libc::mmsghdr; MESSAGES] = unsafe { zeroed() };
+    let mut headers = vec![unsafe { zeroed::<libc::mmsghdr>() }; messages.len()];
     for (number, message) in messages.iter().enumerate() {
         let part = &payload[message.at..message.at + message.bytes];
         pieces[number].iov_base = part.as_ptr().cast_mut().cast();
