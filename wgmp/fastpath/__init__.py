@@ -6,7 +6,7 @@ built with the package where there is a Rust toolchain. Both pass the same tests
 
 import os
 
-# numpy's linear algebra, which nobody here uses, starts a thread per core when it is imported. They
-# end at the first fork, but from then on the C library prepares for cancelling each system call: 3 %
-# of what small packets cost.
+# numpy's linear algebra, which nobody here uses, starts a thread per core when it is imported.
+# They end at the first fork, but from then on the C library prepares for cancelling each system
+# call: 3 % of what small packets cost.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
