@@ -8,15 +8,23 @@ import time
 
 import pytest
 
+from wgmp import control
 from wgmp.netns import wait_for
 
 from .conftest import MakeTunnel
-from .tunnel import outage, transfer
+from .tunnel import Gateway, outage, transfer
 
 pytestmark = [pytest.mark.root, pytest.mark.alone]
 
-REPLACED_WITHIN_S = 3.0
+# After 2 s it is taken for one that hangs; the rest is what a busy machine may add.
+REPLACED_WITHIN_S = 4.0
 LIMIT_S = 20.0
+
+
+def worker0(gateway: Gateway) -> int:
+    """Return its process id, 0 while there is none. Without a process that asks, to ask often."""
+    processes = control.ask_stats(gateway.interface).processes
+    return next(row.pid for row in processes if row.name == "worker0")
 
 
 def test_a_stopped_worker_is_replaced_and_the_transfer_goes_on(tunnel: MakeTunnel) -> None:
@@ -27,8 +35,8 @@ def test_a_stopped_worker_is_replaced_and_the_transfer_goes_on(tunnel: MakeTunne
     wait_for(lambda: flow.received().bytes > 1_000_000, LIMIT_S, "the transfer gets going")
     os.kill(victim, signal.SIGSTOP)
     stopped = time.monotonic()
-    wait_for(lambda: ends.left.role_pids()["worker0"] not in (victim, 0), LIMIT_S, "a successor")
-    assert time.monotonic() - stopped < REPLACED_WITHIN_S + 1.0, "asking takes half a second"
+    wait_for(lambda: worker0(ends.left) not in (victim, 0), LIMIT_S, "a successor")
+    assert time.monotonic() - stopped < REPLACED_WITHIN_S
     outage(flow)
     flow.conclude(60)
     rows = {row["name"]: row for row in ends.left.stats()["processes"]}
