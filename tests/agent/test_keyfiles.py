@@ -15,6 +15,7 @@ from wgmp.agent import keyfiles
 from wgmp.agent.device_lines import lines
 from wgmp.agent.secret import SecretKey, Secrets
 from wgmp.agent.settings import AgentSettings, NetworkSettings, PeerSettings
+from wgmp.agent.uapi_client import DeviceView, PeerView
 from wgmp.agent.values import AllowedIP, PublicKey
 from wgmp.errors import ConfigError
 
@@ -126,11 +127,17 @@ NETWORK = NetworkSettings(
 )
 
 
-def told(before: NetworkSettings | None, network: NetworkSettings, *present: str) -> list[str]:
+MARK = NETWORK.fwmark
+
+
+def told(
+    before: NetworkSettings | None, network: NetworkSettings, *present: str, mark: int = MARK
+) -> list[str]:
     """Return the lines, the peers' after the keys they have."""
     secrets = Secrets(SecretKey(b"\1" * 32), {PUBLIC: SecretKey(b"\2" * 32)})
     endpoints = {PUBLIC: parse_endpoint("192.0.2.1:7")} if before is None else {}
-    return lines(before, network, secrets, endpoints, present, 51820).decode().splitlines()
+    now = DeviceView(listen_port=51820, fwmark=mark, peers={key: PeerView() for key in present})
+    return lines(network, secrets, endpoints, before, now).decode().splitlines()
 
 
 def test_a_new_gateway_is_told_everything() -> None:
@@ -155,6 +162,10 @@ def test_a_running_gateway_is_not_told_what_would_disturb_it() -> None:
     again = told(NETWORK, NETWORK, PUBLIC, OTHER)
     assert not [line for line in again if line.startswith(("endpoint", "listen_port", "fwmark"))]
     assert "remove=true" not in again
+
+
+def test_a_mark_that_a_failed_change_has_moved_is_told_again() -> None:
+    assert "fwmark=5" in told(NETWORK, NETWORK, PUBLIC, OTHER, mark=7)
 
 
 def test_a_peer_that_is_no_longer_wanted_is_removed() -> None:

@@ -184,3 +184,68 @@ def test_a_gateway_that_is_killed_is_started_again(site: Site) -> None:
     site.wait_for_state("failed")
     assert "its interface or UAPI socket was deleted" in site.wgmp("networks").stdout
     assert "running" in site.wgmp("connect", "home").stdout
+
+
+def test_a_link_made_anew_has_what_the_file_says_and_nothing_else(site: Site) -> None:
+    site.start(site.head(), site.home())
+    site.peer.accept(site.public_key(), "10.77.0.1/32")
+    site.wait_for_state("running")
+
+    def reload(text: str) -> str:
+        site.file.write_text(site.head() + text)
+        done = site.wgmp("reload", check=False)
+        return done.stdout + done.stderr
+
+    def addresses() -> str:
+        shown = site.space.run("ip", "-br", "-4", "address", "show", "dev", site.interface).stdout
+        return " ".join(shown.split()[2:])
+
+    def more(*extra: str, lines: tuple[str, ...] = ()) -> str:
+        listed = ", ".join(f'"{each}"' for each in ("10.77.0.1/24", *extra))
+        return site.home(*lines).replace('"10.77.0.1/24"', listed)
+
+    # Addresses that came while it was up stay with the link, and go with it.
+    assert reload(more("10.79.0.1/24")) == "changed: home\n"
+    off = ('table = "off"',)
+    assert reload(more("10.79.0.1/24", lines=off)) == "changed: home\n"
+    assert addresses() == "10.77.0.1/24 10.79.0.1/24"
+    assert reload(more("10.80.0.1/24")) == "changed: home\n"
+    assert addresses() == "10.77.0.1/24 10.80.0.1/24"
+    assert site.pings("10.77.0.2")
+
+    # What fails half-way is made good by the next change.
+    site.space.run("sysctl", "-qw", f"net.ipv6.conf.{site.interface}.disable_ipv6=1")
+    assert "`ip address replace fd77::1/64" in reload(more("10.81.0.1/24", "fd77::1/64"))
+    assert "10.81.0.1/24" in addresses()
+    assert reload(more("10.80.0.1/24")) == "unchanged: home\n"
+    assert addresses() == "10.77.0.1/24 10.80.0.1/24"
+    # A link that cannot be made anew is what it was.
+    failing = more("fd77::1/64", lines=off)
+    assert "`ip -6 address add fd77::1/64" in reload(failing)
+    assert addresses() == "10.77.0.1/24 10.80.0.1/24"
+    assert site.pings("10.77.0.2")
+
+
+def test_the_mtu_is_that_of_the_way_to_the_peers_again_when_the_file_has_none(site: Site) -> None:
+    def mtu() -> str:
+        return site.space.run("cat", f"/sys/class/net/{site.interface}/mtu").stdout.strip()
+
+    def reload(*lines: str) -> str:
+        site.file.write_text(site.head() + site.home(*lines))
+        return site.wgmp("reload").stdout
+
+    site.space.run("ip", "route", "add", site.link.right4, "dev", way(site), "mtu", "1400")
+    site.start(site.head(), site.home())
+    site.wait_for_state("running")
+    assert mtu() == "1320"
+    assert reload("mtu = 1300") == "changed: home\n"
+    assert mtu() == "1300"
+    assert reload() == "changed: home\n"
+    assert mtu() == "1320"
+    assert reload('table = "off"') == "changed: home\n"
+    assert mtu() == "1320", "also of a link that is made anew"
+
+
+def way(site: Site) -> str:
+    """Return the interface on which the peer is reached."""
+    return site.space.run("ip", "route", "get", site.link.right4).stdout.split()[2]

@@ -8,42 +8,45 @@ runs only when the settings changed; that is what leaves running sessions alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from wgmp.addresses import format_endpoint
 from wgmp.agent.secret import Secrets
 from wgmp.agent.settings import NetworkSettings, PeerSettings
+from wgmp.agent.uapi_client import DeviceView
 from wgmp.keys import from_base64, to_hex
 from wgmp.protocol.outcome import Endpoint
+
+NEW = DeviceView()
+"""What a gateway is before it is told anything."""
 
 _NO_KEY = b"0" * 64
 
 
 def lines(
-    before: NetworkSettings | None,
     network: NetworkSettings,
     secrets: Secrets,
     endpoints: Mapping[str, Endpoint],
-    present: Iterable[str] = (),
-    port: int = 0,
+    before: NetworkSettings | None = None,
+    now: DeviceView = NEW,
 ) -> bytearray:
     """Return the lines that bring a gateway from `before` (None: it is new) to `network`.
 
-    `endpoints`: by public key, of those peers that are to be sent to there from now on.
-    `present`: public keys the gateway has; those the network lacks are removed. `port`: the one
-    it has, which a change that failed half-way may have moved. The buffer holds secret keys:
-    whoever takes it wipes it.
+    `endpoints`: by public key, of those peers that are to be sent to there from now on. `now`:
+    what the gateway says, for a change that failed half-way may have moved its port and mark.
+    The buffer holds secret keys: whoever takes it wipes it.
     """
     buffer = bytearray(b"private_key=")
     secrets.private.append_hex(buffer)
     buffer += b"\n"
-    wanted = network.listen_port
-    if before is None or wanted != before.listen_port or wanted not in (0, port):
-        buffer += b"listen_port=%d\n" % network.listen_port
-    if before is None or network.fwmark != before.fwmark:
-        buffer += b"fwmark=%d\n" % network.fwmark
+    port, mark = network.listen_port, network.fwmark
+    if before is None or port != before.listen_port or port not in (0, now.listen_port):
+        buffer += b"listen_port=%d\n" % port
+    # Without a mark of its own a default route has chosen one.
+    if before is None or mark != before.fwmark or mark not in (0, now.fwmark):
+        buffer += b"fwmark=%d\n" % mark
     kept = {peer.public_key for peer in network.peers}
-    for public_key in present:
+    for public_key in now.peers:
         if public_key not in kept:
             buffer += b"public_key=%s\nremove=true\n" % _hex(public_key)
     for peer in network.peers:

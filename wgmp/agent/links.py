@@ -6,21 +6,26 @@
 | the hooks | with the next connect |
 | table, DNS, default routes, and the mark when there are some | the link is undone and made anew |
 
-A link that goes down ends its sessions, as the kernel's does; hence the first row.
+A link that goes down ends its sessions, as the kernel's does; hence the first row. One that cannot
+be made anew is made what it was.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
 from collections.abc import Iterable
 
+from msgspec import structs
+
 from wgmp.addresses import parse_prefix
 from wgmp.agent.settings import AgentSettings, NetworkSettings
 from wgmp.config import Hooks
+from wgmp.config_grammar import Address
+from wgmp.errors import CommandError, WgmpError
 from wgmp.manage import link, routes
 from wgmp.manage.journal import Journal
-from wgmp.manage.link import SetMark
 from wgmp.manage.runner import Runner
 from wgmp.manage.settings import LinkSettings
 from wgmp.protocol.outcome import Endpoint
@@ -54,32 +59,92 @@ def settings_of(
     )
 
 
-async def exists(interface: str, run: Runner) -> bool:
-    """Tell whether there is an interface of this name. Raises CommandError without `ip`."""
-    return (await run.run("ip", "link", "show", "dev", interface, check=False)).code == 0
+class NetworkLink:
+    """The link of a network that runs, and what it is now.
 
+    `turn`: held while links are changed, one network at a time, for they share the rules.
+    `set_mark`: gives the gateway's datagrams a mark. All raise WgmpError when a step fails.
+    """
 
-async def change(
-    interface: str, before: LinkSettings, wanted: LinkSettings, run: Runner, set_mark: SetMark
-) -> None:
-    """Make a link that is up as `before` what is wanted now. Raises CommandError."""
-    if before == wanted:
-        return
-    if not _can_live(before, wanted):
-        log.warning("%s: its link is made anew, and its sessions with it", interface)
-        journal = Journal.of(interface)
-        await link.take_down(interface, run, journal, link_stays=True)
-        await link.bring_up(interface, wanted, run, journal, set_mark)
-        return
-    for address in before.addresses:
-        if address not in wanted.addresses:
-            await run.run("ip", "address", "delete", str(address), "dev", interface, check=False)
-    # All of them: with an address the kernel deletes those in its network that came after it.
-    for address in wanted.addresses:
-        await run.run("ip", "address", "replace", str(address), "dev", interface)
-    if wanted.mtu is not None and wanted.mtu != before.mtu:
-        await run.run("ip", "link", "set", "mtu", str(wanted.mtu), "dev", interface)
-    await routes.change(interface, before, wanted, run)
+    def __init__(
+        self, interface: str, run: Runner, turn: asyncio.Lock, set_mark: link.SetMark
+    ) -> None:
+        self._interface = interface
+        self._run = run
+        self._turn = turn
+        self._set_mark = set_mark
+        # What it has, or may have after a change that failed. None: it is down.
+        self._now: LinkSettings | None = None
+
+    async def before(self, wanted: LinkSettings) -> None:
+        """Do what comes before the interface exists, which nobody else may have made."""
+        if await link.exists(self._interface, self._run):
+            raise CommandError(f"interface {self._interface} exists: something else has made it")
+        await link.before(self._interface, wanted, self._run, self._journal())
+
+    async def bring_up(self, wanted: LinkSettings) -> None:
+        """Give the interface, which is there now, all that is wanted."""
+        async with self._turn:
+            await self._bring_up(wanted)
+
+    async def change(self, wanted: LinkSettings) -> None:
+        """Make a link that is up what is wanted now. Where that fails the next change goes on."""
+        async with self._turn:
+            before = self._now
+            if before is not None and _can_live(before, wanted):
+                await self._adapt(before, wanted)
+                return
+            log.warning("%s: its link is made anew, and its sessions with it", self._interface)
+            await self._clear(before)
+            try:
+                await self._bring_up(wanted)
+            except WgmpError:
+                if before is not None:
+                    await self._set_mark(before.fwmark)
+                    await self._bring_up(before)
+                raise
+
+    async def take_down(self, link_stays: bool = False) -> None:
+        """Undo all, but with `link_stays` the PostDown hooks; never raises WgmpError."""
+        async with self._turn:
+            await link.take_down(self._interface, self._run, self._journal(), link_stays)
+
+    def _journal(self) -> Journal:
+        return Journal.of(self._interface)
+
+    async def _bring_up(self, wanted: LinkSettings) -> None:
+        journal = self._journal()
+        await link.bring_up(self._interface, wanted, self._run, journal, self._set_mark)
+        self._now = wanted
+
+    async def _clear(self, before: LinkSettings | None) -> None:
+        self._now = None
+        await link.take_down(self._interface, self._run, self._journal(), link_stays=True)
+        # Those that came while it was up are in no journal.
+        for address in before.addresses if before is not None else ():
+            await self._delete(address)
+
+    async def _adapt(self, before: LinkSettings, wanted: LinkSettings) -> None:
+        """Change what differs, each by itself."""
+        if structs.replace(before, endpoints=wanted.endpoints) == wanted:
+            return
+        if wanted.mtu != before.mtu:
+            await link.set_up(self._interface, wanted, self._run)
+        both = (*before.addresses, *wanted.addresses)
+        prefixes = (*before.allowed_ips, *wanted.allowed_ips)
+        self._now = structs.replace(wanted, addresses=both, allowed_ips=prefixes)
+        for address in before.addresses:
+            if address not in wanted.addresses:
+                await self._delete(address)
+        # All of them: with an address the kernel deletes those in its network that came after it.
+        for address in wanted.addresses:
+            await self._run.run("ip", "address", "replace", str(address), "dev", self._interface)
+        await routes.change(self._interface, before, wanted, self._run)
+        self._now = wanted
+
+    async def _delete(self, address: Address) -> None:
+        command = ("ip", "address", "delete", str(address), "dev", self._interface)
+        await self._run.run(*command, check=False)  # it may have gone with another
 
 
 def _can_live(before: LinkSettings, wanted: LinkSettings) -> bool:

@@ -31,11 +31,10 @@ from wgmp.agent.api import AgentEvent, NetworkChanged
 from wgmp.agent.gateway_process import GatewayProcess
 from wgmp.agent.leftovers import Ledger
 from wgmp.agent.lifecycle import Event, State, after
+from wgmp.agent.links import NetworkLink
 from wgmp.agent.settings import AgentSettings, NetworkSettings
 from wgmp.agent.uapi_client import GatewayRefusedError
-from wgmp.errors import CommandError, ControlError, SocketError, WgmpError
-from wgmp.manage import link
-from wgmp.manage.journal import Journal
+from wgmp.errors import ControlError, SocketError, WgmpError
 from wgmp.manage.runner import Runner
 from wgmp.protocol.outcome import Endpoint
 
@@ -79,6 +78,7 @@ class Network:
         self._turn = asyncio.Lock()
         self._closed = False
         self._start: asyncio.Task[None] | None = None
+        self._link: NetworkLink | None = None
         self._undo = AsyncExitStack()
         self._retry: asyncio.Task[None] | None = None
         self._retry_delay_s = _FIRST_RETRY_S
@@ -160,53 +160,46 @@ class Network:
     async def _bring_up(self) -> None:
         settings, interface = self.settings, self.settings.interface
         async with AsyncExitStack() as undo:
-            if await links.exists(interface, self._run):
-                raise CommandError(f"interface {interface} exists: something else has made it")
-            undo.push_async_callback(self._take_down_link, interface)
+            link = NetworkLink(interface, self._run, self._link_turn, self._set_mark)
             with keyfiles.secrets_of(self.name, settings, self._agent) as secrets:
                 endpoints = await resolve.first_endpoints(settings.peers)
                 wanted = links.settings_of(settings, self._agent, endpoints.values())
-                await link.before(interface, wanted, self._run, Journal.of(interface))
+                await link.before(wanted)
+                undo.push_async_callback(link.take_down)
                 gateway = await GatewayProcess.start(self.name, interface)
                 undo.push_async_callback(gateway.stop)
                 self._ledger.add(self.name, interface, gateway.pid)
                 undo.callback(self._ledger.remove, self.name)
                 self.public_key = keys.to_base64(secrets.private.public())
-                lines = device_lines.lines(None, settings, secrets, endpoints)
+                lines = device_lines.lines(settings, secrets, endpoints)
                 await _tell_gateway(settings, lines)
-            undo.push_async_callback(self._take_down_link, interface, link_stays=True)
-            async with self._link_turn:
-                journal = Journal.of(interface)
-                await link.bring_up(interface, wanted, self._run, journal, self._set_mark)
+            undo.push_async_callback(link.take_down, link_stays=True)
+            await link.bring_up(wanted)
             patience_s = self._agent.endpoint_patience_secs
             keeping = keeper.keep(self.name, lambda: self.settings, patience_s)
             undo.callback(self._spawn(keeping).cancel)
             following = gateway_events.follow(self.name, interface, self._tell)
             undo.callback(self._spawn(following).cancel)
             undo.callback(self._spawn(self._watch(gateway)).cancel)
-            self.gateway = gateway
+            self.gateway, self._link = gateway, link
             self._undo = undo.pop_all()
         self._warn_of_names(settings, endpoints)
 
     async def _sync(self, before: NetworkSettings) -> None:
-        settings, interface = self.settings, self.settings.interface
+        assert self._link is not None
+        settings = self.settings
         known = {peer.public_key: peer.endpoints for peer in before.peers}
         moved = [peer for peer in settings.peers if peer.endpoints != known.get(peer.public_key)]
         with keyfiles.secrets_of(self.name, settings, self._agent) as secrets:
             endpoints = await resolve.first_endpoints(moved)
-            view = await uapi_client.get(interface)
+            now = await uapi_client.get(settings.interface)
             self.public_key = keys.to_base64(secrets.private.public())
-            present, port = view.peers, view.listen_port
-            lines = device_lines.lines(before, settings, secrets, endpoints, present, port)
+            lines = device_lines.lines(settings, secrets, endpoints, before, now)
             await _tell_gateway(settings, lines)
-        async with self._link_turn:
-            await links.change(
-                interface,
-                links.settings_of(before, self._agent),
-                links.settings_of(settings, self._agent),
-                self._run,
-                self._set_mark,
-            )
+        there = {key: peer.endpoint for key, peer in now.peers.items()} | endpoints
+        found = (there.get(peer.public_key) for peer in settings.peers)
+        wanted = links.settings_of(settings, self._agent, filter(None, found))
+        await self._link.change(wanted)
 
     async def _undo_all(self) -> None:
         self.gateway = None
@@ -214,10 +207,6 @@ class Network:
             await self._undo.aclose()
         except Exception:
             log.exception("%s: not all is undone", self.name)
-
-    async def _take_down_link(self, interface: str, link_stays: bool = False) -> None:
-        async with self._link_turn:
-            await link.take_down(interface, self._run, Journal.of(interface), link_stays)
 
     async def _set_mark(self, mark: int) -> None:
         await uapi_client.change(self.settings.interface, bytearray(b"fwmark=%d\n" % mark))

@@ -62,7 +62,8 @@ async def bring_up(
     """Give the existing interface all that `settings` say, and bring it up.
 
     `set_mark`: called when a default route needs a mark and the settings have none; by default
-    `wg set` does it. What was done is undone, and CommandError raised, when a step fails.
+    `wg set` does it. What was done is undone, and CommandError raised, when a step fails; the
+    PostDown hooks are left to `take_down`, when the interface is gone.
     """
 
     async def mark_by_wg(mark: int) -> None:
@@ -71,15 +72,26 @@ async def bring_up(
     try:
         await _remember(interface, run, journal)
         await _add_addresses(interface, settings, run, journal)
-        await _set_up(interface, settings, run)
+        await set_up(interface, settings, run)
         await resolver.set_up(interface, settings.dns, run, journal)
         await routes.add(interface, settings, run, journal, set_mark or mark_by_wg)
         if settings.run_hooks:
             _journal_hooks(settings.hooks.pre_down, interface, journal)
             await _run_hooks(settings.hooks.post_up, interface, run)
     except BaseException:
-        await take_down(interface, run, journal)
+        await take_down(interface, run, journal, link_stays=True)
         raise
+
+
+async def exists(interface: str, run: Runner) -> bool:
+    """Tell whether there is an interface of this name. Raises CommandError without `ip`."""
+    return (await run.run("ip", "link", "show", "dev", interface, check=False)).code == 0
+
+
+async def set_up(interface: str, settings: LinkSettings, run: Runner) -> None:
+    """Give the interface its MTU, and set it up. Raises CommandError."""
+    size = settings.mtu if settings.mtu is not None else await mtu.choose(settings.endpoints, run)
+    await run.run("ip", "link", "set", "mtu", str(size), "up", "dev", interface)
 
 
 async def undo_leftovers(interface: str, run: Runner, journal: Journal) -> None:
@@ -122,7 +134,7 @@ async def _undo(step: Undo, run: Runner, journal: Journal, level: int) -> None:
 
 async def _exists(interface: str, run: Runner) -> bool:
     try:
-        return (await run.run("ip", "link", "show", "dev", interface, check=False)).code == 0
+        return await exists(interface, run)
     except CommandError:
         return False
 
@@ -142,11 +154,6 @@ async def _add_addresses(
         where = (str(address), "dev", interface)
         journal.add(Undo(command=("ip", *what, "delete", *where), of_link=True))
         await run.run("ip", *what, "add", *where)
-
-
-async def _set_up(interface: str, settings: LinkSettings, run: Runner) -> None:
-    size = settings.mtu if settings.mtu is not None else await mtu.choose(settings.endpoints, run)
-    await run.run("ip", "link", "set", "mtu", str(size), "up", "dev", interface)
 
 
 def _journal_hooks(

@@ -49,8 +49,7 @@ class LinuxBackend(abc.ABC):
 
     async def exists(self, interface: str) -> bool:
         """See `Backend.exists`."""
-        command = ("ip", "link", "show", "dev", interface)
-        return (await self._run.run(*command, check=False)).code == 0
+        return await link.exists(interface, self._run)
 
     async def create(self, interface: str, config: QuickConfig) -> None:
         """See `Backend.create`."""
