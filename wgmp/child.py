@@ -8,6 +8,7 @@ supervisor (`system.die_with`), so that a supervisor killed outright leaves no o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -15,6 +16,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Iterable
+from typing import Never
 
 from wgmp import logs, process, sandbox, system
 from wgmp.fabric import Fabric
@@ -57,11 +59,17 @@ class Child:
     def send(self, messages: Iterable[bytes], descriptors: list[int]) -> bool:
         """Queue encoded orders and send what the socket takes; return whether some still wait.
 
-        `descriptors`: go with the first message.
+        `descriptors`: go with the first message, and may be closed when this returns.
         """
-        for message in messages:
-            self._queue.append((message, descriptors))
-            descriptors = []
+        if self.ended.is_set():
+            return False
+        try:
+            for message in messages:
+                # Copies: until the socket takes the message, the numbers may be another's.
+                self._queue.append((message, [os.dup(each) for each in descriptors]))
+                descriptors = []
+        except OSError as error:
+            self._give_up(error)
         return self.flush()
 
     def flush(self) -> bool:
@@ -69,13 +77,30 @@ class Child:
         try:
             while self._queue:
                 self.control.send(*self._queue[0])
-                self._queue.popleft()
+                self._forget_first()
             return self.control.flush()
         except BlockingIOError:
             return True
-        except OSError:
-            self._queue.clear()  # it died; its successor is sent everything anew
-            return False
+        except ConnectionError:
+            self._forget_queue()  # it has died, or is to end
+        except OSError as error:
+            self._give_up(error)
+        return False
+
+    def _give_up(self, error: OSError) -> None:
+        """End a process that orders cannot reach; its successor is sent everything anew."""
+        log.error("%s cannot be told anything, and is ended: %s", self.row.name, error.strerror)
+        self._forget_queue()
+        self.kill()
+
+    def _forget_first(self) -> None:
+        _, descriptors = self._queue.popleft()
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _forget_queue(self) -> None:
+        while self._queue:
+            self._forget_first()
 
     def stop(self) -> None:
         """Ask the process to end: its control socket reads as closed."""
@@ -102,6 +127,7 @@ class Child:
         for descriptor in (self.end, self._trace):
             os.close(descriptor)
         self.control.close()
+        self._forget_queue()
         how = "" if self.hung_s is None else f"did not turn its loop for {self.hung_s:.1f} s and "
         self.ended_in_order = not code and not how
         for event in (self.started, self.drained, self.ended):
@@ -119,21 +145,46 @@ def spawn(
     `silent`: it prints nothing, for whoever started the daemon may wait for its output's end.
     `limits`: what it gives up before its loop begins.
     """
-    ours, theirs = system.line_pair()
-    trace = system.memory_file(f"trace of {row.name}")
-    lifeline = system.Lifeline()
-    parent = os.getpid()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    try:
+    with contextlib.ExitStack() as undo:
+        ours, theirs = system.line_pair()
+        undo.callback(ours.close)
+        undo.callback(theirs.close)
+        trace = system.memory_file(f"trace of {row.name}")
+        undo.callback(os.close, trace)
+        lifeline = system.Lifeline()
+        undo.callback(lifeline.close)
+        parent = os.getpid()
+        sys.stdout.flush()
+        sys.stderr.flush()
         pid = os.fork()
-    except OSError:
-        os.close(trace)
-        raise
-    if pid:
-        theirs.close()
-        return Child(row, pid, lifeline.in_parent(pid), ours, trace)
-    code = 70
+        if not pid:
+            ends = lifeline.in_child()
+            _live(row, fabric, devices, silent, limits, theirs, trace, ends, parent)
+        undo.callback(_undo_fork, pid)
+        end = lifeline.in_parent(pid)
+        undo.pop_all()
+    theirs.close()
+    return Child(row, pid, end, ours, trace)
+
+
+def _undo_fork(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def _live(
+    row: ProcessRow,
+    fabric: Fabric,
+    devices: Devices,
+    silent: bool,
+    limits: Sandbox,
+    control: Line,
+    trace: int,
+    lifeline: list[int],
+    parent: int,
+) -> Never:
+    """Be the process that was forked, to its end."""
+    code = 70  # EX_SOFTWARE, sysexits.h
     try:
         # The parent's objects must never be collected here: closing them by number would close
         # what this process opens under the same number.
@@ -146,8 +197,7 @@ def spawn(
         bells = [end for bell in fabric.doorbells.values() for end in bell.descriptors()]
         queues = [descriptor for queue in devices.tun for descriptor in queue.descriptors()]
         outside = [*queues, *(sock.fileno() for sock in devices.sockets)]
-        ends = [theirs.fileno(), trace, *lifeline.in_child()]
-        system.close_others([*ends, *bells, *outside])
+        system.close_others([control.fileno(), trace, *lifeline, *bells, *outside])
 
         def build() -> list[Role]:
             fabric.guard_sessions(row.roles)
@@ -155,7 +205,8 @@ def spawn(
             sandbox.enter(limits)
             return roles
 
-        code = process.run(build, fabric.doorbells[row.name], theirs, devices.sockets, trace)
+        bell = fabric.doorbells[row.name]
+        code = process.run(build, bell, control, devices.sockets, trace)
     finally:
         os._exit(code)
 

@@ -105,6 +105,9 @@ class Lifeline:
         """Return a descriptor that is readable when the child has ended. Raises OSError."""
         return os.pidfd_open(pid)
 
+    def close(self) -> None:
+        """There will be no child, and there is nothing to close."""
+
 
 def die_with(parent: int) -> None:
     """Let this process end with its parent, whatever kills that."""

@@ -120,6 +120,11 @@ class Lifeline:
         os.close(self._write)
         return self._read
 
+    def close(self) -> None:
+        """There will be no child."""
+        os.close(self._read)
+        os.close(self._write)
+
 
 def die_with(parent: int) -> None:
     """A loop ends when its line to the supervisor does; nothing here ends one that hangs."""
