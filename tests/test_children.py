@@ -18,7 +18,7 @@ from wgmp.errors import ControlError, WgmpError
 from wgmp.eventhub import EventHub
 from wgmp.events import RoleRestarted
 from wgmp.fabric import Fabric
-from wgmp.orders import Drain, Drained, Order, Ready, SetLink, decode_orders, encode_report
+from wgmp.orders import Drain, Drained, Failed, Order, Ready, SetLink, decode_orders, encode_report
 from wgmp.resharding import reshard
 from wgmp.system.line import PacketLine
 from wgmp.tap import NOBODY, OUTER
@@ -129,6 +129,11 @@ def babble_at_the_end(control: socket.socket) -> None:
     control.send(b"\xc1 no report")
 
 
+def fail(control: socket.socket) -> None:
+    """Say that there is no starting."""
+    control.send(encode_report(Failed("there is no memory")))
+
+
 KILLED = "was killed by SIGKILL"
 
 
@@ -179,6 +184,29 @@ def test_a_successor_that_cannot_be_forked_is_tried_again() -> None:
         assert home.failure is None
 
     play(scene)
+
+
+def test_a_successor_that_cannot_start_is_tried_again() -> None:
+    async def scene(home: Home) -> None:
+        home.parts = [fail, fail]
+        os.kill(home.living.pid, signal.SIGKILL)
+        assert await home.ends(3) == [KILLED, "exited with 0", "exited with 0"]
+        assert home.failure is None
+
+    play(scene)
+
+
+def test_a_gateway_whose_first_process_cannot_start_stops_and_says_why() -> None:
+    async def scene() -> Home:
+        home = Home()
+        home.parts = [fail]
+        home.children.fill()
+        await home.children.wait_until_ready()  # for the end has begun
+        await home.children.stop()
+        home.fabric.close()
+        return home
+
+    assert str(asyncio.run(scene()).failure) == f"{NAME} cannot start: there is no memory"
 
 
 def test_a_gateway_whose_processes_keep_dying_stops_and_says_why() -> None:

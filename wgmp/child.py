@@ -38,7 +38,8 @@ class Child:
     `ready`: it has said that it has all it needs. `started`: it has, or has ended; `drained`: it
     reads nothing more, or has ended; `ended`: it has been reaped, and `ended_in_order`, or not.
     `started_at`: boot time. `hung_s`: how long its loop had not turned when it was found to
-    hang, else None. `_trace`: a file in memory, where it writes its stack when a signal ends it.
+    hang, else None. `failure`: why it could not start or go on, in its words, "" for nothing said.
+    `_trace`: a file in memory, where it writes its stack when a signal ends it.
     """
 
     def __init__(self, row: ProcessRow, pid: int, end: int, control: Line, trace: int) -> None:
@@ -53,6 +54,7 @@ class Child:
         self.ended_in_order = False
         self.started_at = system.boottime()
         self.hung_s: float | None = None
+        self.failure = ""
         self._trace = trace
         self._queue: deque[tuple[bytes, list[int]]] = deque()
 

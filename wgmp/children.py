@@ -165,13 +165,21 @@ class Children:
         how = child.reap()
         if self.living.get(name) is not child:
             return  # it never began
+        at_start = self._is_starting(child)
         del self.living[name]
         if self._ending or self._leaving:
             return
-        if not child.ready and not self.deaths.restarts[name]:
-            self._parent.stop(RoleError(f"{name} {how} before it was ready"))
+        if at_start:
+            said = f"cannot start: {child.failure}" if child.failure else ""
+            self._parent.stop(RoleError(f"{name} {said or f'{how} before it was ready'}"))
             return
         self._succeed(child.row, how, boottime() - child.started_at)
+
+    def _is_starting(self, child: Child) -> bool:
+        """Tell whether a process is the first of its name, and has not come up yet."""
+        name = child.row.name
+        first = self.living.get(name) is child and not self.deaths.restarts[name]
+        return first and not child.ready
 
     def _succeed(self, row: ProcessRow, how: str, age_s: float) -> None:
         """Let a successor come, or give up. `how` the last one ended, `age_s` old, in words."""
@@ -276,10 +284,9 @@ class Children:
             case Happened(event):
                 self.events.publish(event)
             case Failed(text):
-                if child.ready or child in self._newcomers:
+                child.failure = text
+                if not self._is_starting(child):  # else it is why the gateway stops
                     log.error("%s: %s", child.row.name, text)
-                else:
-                    self._parent.stop(RoleError(f"{child.row.name} cannot start: {text}"))
 
 
 def _not_forked(error: OSError) -> str:
