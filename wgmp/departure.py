@@ -10,7 +10,7 @@ from msgspec import structs
 from wgmp import handover, inheritance, system
 from wgmp.control import Upgraded
 from wgmp.errors import ControlError
-from wgmp.estate import ESTATE, Estate, peers_of, write
+from wgmp.estate import Estate, peers_of
 from wgmp.opening import Opened
 from wgmp.options import Options
 from wgmp.syscalls import parent_death_signal
@@ -65,8 +65,8 @@ class Departure:
         """Tell systemd that process `pid` is the service now."""
         self._manager.succeeded_by(pid)
 
-    def bequeath(self) -> list[tuple[str, int]]:
-        """Return copies of all that goes to the successor, each with its name."""
+    def bequeath(self) -> tuple[Estate, list[tuple[str, int]]]:
+        """Return all that goes to the successor; the descriptors stay this process's."""
         supervisor = self._supervisor
         named = [
             *supervisor.descriptors(),
@@ -75,8 +75,7 @@ class Departure:
         ]
         if self._metrics is not None:
             named.append((inheritance.METRICS, self._metrics.descriptor))
-        copies = [(name, os.dup(descriptor)) for name, descriptor in named]
-        return [(ESTATE, write(self._estate())), *copies]
+        return self._estate(), named
 
     def _estate(self) -> Estate:
         supervisor, device = self._supervisor, self._supervisor.device

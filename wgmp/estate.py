@@ -15,14 +15,19 @@ another one is refused: it is started anew instead, and its peers shake hands.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from wgmp import system
 from wgmp.device import Device
+from wgmp.errors import UNDECODABLE
 from wgmp.options import Options
 from wgmp.orders import EndpointOrder
 from wgmp.protocol.allowedips import Prefix
@@ -102,7 +107,7 @@ def restore(estate: Estate, device: Device) -> None:
 
 def write(estate: Estate) -> int:
     """Return the descriptor of a memory file that holds the estate."""
-    descriptor = os.memfd_create("wgmp:estate", os.MFD_CLOEXEC)
+    descriptor = system.memory_file("estate")
     with open(os.dup(descriptor), "wb") as file:
         file.write(msgspec.msgpack.encode(estate, enc_hook=str))
     return descriptor
@@ -164,6 +169,25 @@ _decode: Callable[[bytes], Message] = msgspec.msgpack.Decoder(Message).decode
 def decode(message: bytes) -> Message:
     """Return a message; raises msgspec.DecodeError, also at the end of the stream."""
     return _decode(message)
+
+
+async def receive(sock: socket.socket) -> Message | None:
+    """Return the next message, None when the other end has gone, or talks nonsense."""
+    await readable(sock.fileno())
+    with contextlib.suppress(ConnectionError, *UNDECODABLE):
+        return decode(sock.recv(MAX_MESSAGE_BYTES))
+    return None
+
+
+async def readable(descriptor: int) -> None:
+    """Wait until a descriptor can be read; a process's can when it has ended."""
+    loop = asyncio.get_running_loop()
+    came = asyncio.Event()
+    loop.add_reader(descriptor, came.set)
+    try:
+        await came.wait()
+    finally:
+        loop.remove_reader(descriptor)
 
 
 def named(names: Sequence[str], descriptors: Sequence[int]) -> list[tuple[str, int]]:

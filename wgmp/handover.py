@@ -26,19 +26,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from wgmp.errors import UNDECODABLE, ControlError
+from wgmp.errors import ControlError
 from wgmp.estate import (
+    ESTATE,
     FORMAT,
-    MAX_MESSAGE_BYTES,
     Bequest,
+    Estate,
     Go,
     Hello,
     Message,
     Prepared,
     Refused,
     Serving,
-    decode,
     encode,
+    readable,
+    receive,
+    write,
 )
 
 log = logging.getLogger("wgmp")
@@ -66,8 +69,8 @@ class Leaving(Protocol):
     async def resume(self) -> None:
         """Take changes again; processes that were ended are forked again."""
 
-    def bequeath(self) -> list[tuple[str, int]]:
-        """Return all that goes to the successor, each with its name."""
+    def bequeath(self) -> tuple[Estate, list[tuple[str, int]]]:
+        """Return all that goes to the successor: the descriptors, each with its name, are lent."""
 
     async def leave(self) -> bool:
         """End all processes; return whether they ended in order."""
@@ -100,7 +103,7 @@ async def hand_over(gateway: Leaving, program: Sequence[str]) -> tuple[int, str,
                 )
             held = True
             await gateway.hold()
-            _send_estate(ours, gateway.bequeath())
+            _send_estate(ours, *gateway.bequeath())
             await _hear(ours, Prepared, _PREPARE_LIMIT_S)
             roles = _children(successor.pid)
             started = asyncio.get_running_loop().time()
@@ -152,25 +155,25 @@ async def _all_gone(processes: list[int]) -> None:
     for descriptor in processes:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        await _readable(descriptor)
+        await readable(descriptor)
         os.close(descriptor)
 
 
-def _send_estate(ours: socket.socket, named: list[tuple[str, int]]) -> None:
-    names = [name for name, _ in named]
-    descriptors = [descriptor for _, descriptor in named]
+def _send_estate(ours: socket.socket, estate: Estate, named: list[tuple[str, int]]) -> None:
+    names = [ESTATE, *(name for name, _ in named)]
+    file = write(estate)
     try:
+        descriptors = [file, *(descriptor for _, descriptor in named)]
         socket.send_fds(ours, [encode(Bequest(names))], descriptors)
     finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
+        os.close(file)
 
 
 async def _hear(ours: socket.socket, awaited: type[_Awaited], limit_s: float) -> _Awaited:
     """Return the successor's next message, which must be of this kind."""
     try:
         async with asyncio.timeout(limit_s):
-            message = await _receive(ours)
+            message = await receive(ours)
     except TimeoutError:
         raise _FailedError(f"it said nothing for {limit_s:.0f} s") from None
     match message:
@@ -182,22 +185,3 @@ async def _hear(ours: socket.socket, awaited: type[_Awaited], limit_s: float) ->
             raise _FailedError(_ENDED)
         case _:
             raise _FailedError(f"it answered {type(message).__name__}")
-
-
-async def _receive(ours: socket.socket) -> Message | None:
-    """Return the next message, None when the other end has gone."""
-    await _readable(ours.fileno())
-    with contextlib.suppress(ConnectionError, *UNDECODABLE):
-        return decode(ours.recv(MAX_MESSAGE_BYTES))
-    return None
-
-
-async def _readable(descriptor: int) -> None:
-    """Wait until a descriptor can be read; a process's can when it has ended."""
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
-    loop.add_reader(descriptor, readable.set)
-    try:
-        await readable.wait()
-    finally:
-        loop.remove_reader(descriptor)

@@ -6,7 +6,6 @@ and is gone at once, without taking anything down: the predecessor goes on with 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -32,6 +31,7 @@ from wgmp.estate import (
     encode,
     named,
     read,
+    receive,
 )
 from wgmp.handover import DESCRIPTOR_VARIABLE
 
@@ -71,7 +71,7 @@ class Predecessor:
         Ends this process when the predecessor stays after all.
         """
         self._socket.send(encode(Prepared()))
-        message = await self._receive()
+        message = await receive(self._socket)
         if not isinstance(message, Go):
             self.refuse("the predecessor stays")
         return message.orderly
@@ -79,7 +79,7 @@ class Predecessor:
     async def go(self) -> None:
         """Say that all processes work; return when the predecessor is gone."""
         self._socket.send(encode(Serving()))
-        await self._receive()
+        await receive(self._socket)
         self._pending = False
         self._socket.close()
 
@@ -97,18 +97,6 @@ class Predecessor:
             log.debug("nobody hears: %s", reason)
         finally:
             os._exit(1)
-
-    async def _receive(self) -> object:
-        """Return the next message, None when the predecessor is gone."""
-        loop = asyncio.get_running_loop()
-        readable = asyncio.Event()
-        loop.add_reader(self._socket.fileno(), readable.set)
-        await readable.wait()
-        loop.remove_reader(self._socket.fileno())
-        try:
-            return decode(self._socket.recv(MAX_MESSAGE_BYTES))
-        except (ConnectionError, *UNDECODABLE):
-            return None
 
 
 def find_predecessor(environment: MutableMapping[str, str]) -> Predecessor | None:
