@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wgmp.device import Device, DeviceFullError, PeerEntry
+from wgmp.device import Device, DeviceFullError
 from wgmp.keys import ZERO_KEY, clamp, public_key_of
 from wgmp.orders import (
     AddAllowedIP,
@@ -22,6 +22,7 @@ from wgmp.orders import (
     SetPrivateKey,
     row_of,
 )
+from wgmp.peerentry import PeerEntry
 from wgmp.protocol.outcome import Endpoint
 
 NET_A = (bytes([10, 0, 0, 0]), 8)
@@ -118,7 +119,7 @@ def test_many_changes_of_one_peer_become_one_order(device: Device) -> None:
     device.set_endpoint(entry, ENDPOINT)
     device.set_keepalive(entry, 25)
     device.add_allowed_ip(entry, NET_A)
-    endpoint = EndpointOrder(ENDPOINT.address, 51820)
+    endpoint = EndpointOrder(ENDPOINT.address, 51820, serial=1)
     assert device.take_orders() == [
         SetPeer(entry.peer, key(1), key(9), 25, endpoint),
         AddAllowedIP(*NET_A, entry.peer),
@@ -155,7 +156,7 @@ def test_an_endpoint_is_sent_on_even_if_it_is_the_present_one(device: Device) ->
     device.set_endpoint(entry, ENDPOINT)
     device.take_orders()
     device.set_endpoint(entry, ENDPOINT)
-    order = EndpointOrder(ENDPOINT.address, 51820)
+    order = EndpointOrder(ENDPOINT.address, 51820, serial=2)
     assert device.take_orders() == [SetPeer(entry.peer, key(1), ZERO_KEY, 0, order)]
 
 

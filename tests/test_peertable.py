@@ -23,7 +23,7 @@ def test_row_outlives_its_worker() -> None:
     row.add_received(100)
     row.add_sent(50)
     row.set_last_handshake(123)
-    row.set_endpoint(THERE)
+    row.set_endpoint(THERE, 0)
     row.set_greatest_timestamp(b"t" * 12)
     successor = table.row(7)
     assert successor.adopt()
@@ -54,8 +54,8 @@ def test_endpoint_is_never_read_half_written() -> None:
     if not pid:
         row = table.row(0)
         while True:
-            row.set_endpoint(HERE)
-            row.set_endpoint(THERE)
+            row.set_endpoint(HERE, 0)
+            row.set_endpoint(THERE, 0)
     try:
         seen = set()
         deadline = time.monotonic() + 10
@@ -75,7 +75,7 @@ def test_owner_died_while_writing_its_endpoint_and_the_successor_recovers() -> N
     assert table.figures(0).endpoint is None
     successor = table.row(0)
     successor.adopt()
-    successor.set_endpoint(HERE)
+    successor.set_endpoint(HERE, 0)
     assert table.figures(0).endpoint == HERE
 
 

@@ -22,21 +22,19 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Protocol
 
-from wgmp.addresses import format_endpoint
 from wgmp.errors import WgmpError
-from wgmp.keys import ZERO_KEY, clamp, public_key_of
+from wgmp.keys import clamp, public_key_of
 from wgmp.orders import (
     ROW_BITS,
     AddAllowedIP,
-    EndpointOrder,
     ForgetSources,
     Order,
     RemoveAllowedIP,
     RemovePeer,
-    SetPeer,
     SetPrivateKey,
     row_of,
 )
+from wgmp.peerentry import PeerEntry
 from wgmp.protocol.allowedips import Prefix
 from wgmp.protocol.outcome import Endpoint
 
@@ -61,31 +59,6 @@ class Outside(Protocol):
 
     def set_fwmark(self, mark: int) -> None:
         """Mark outer datagrams (SO_MARK; 0: none). Raises OSError."""
-
-
-class PeerEntry:
-    """One peer as configured. Read it anywhere; change it through the device only.
-
-    `peer`: peer id. `preshared_key`: 32 bytes, zeros for none. `keepalive`: seconds, 0 off.
-    `endpoint`: as last configured, not where the peer has roamed to.
-    `allowed_ips`: its prefixes in the order they came. A list, for most peers have few, and
-    there are thousands of peers.
-    """
-
-    __slots__ = ("allowed_ips", "endpoint", "keepalive", "peer", "preshared_key", "public_key")
-
-    def __init__(self, peer: int, public_key: bytes) -> None:
-        self.peer = peer
-        self.public_key = public_key
-        self.preshared_key = ZERO_KEY
-        self.endpoint: Endpoint | None = None
-        self.keepalive = 0
-        self.allowed_ips: list[Prefix] = []
-
-    def __repr__(self) -> str:
-        """Name the peer without its keys."""
-        endpoint = "none" if self.endpoint is None else format_endpoint(self.endpoint)
-        return f"PeerEntry(row={row_of(self.peer)}, endpoint={endpoint})"
 
 
 class Device:
@@ -218,9 +191,13 @@ class Device:
             entry.keepalive = seconds
             self._changed[entry.peer] = entry
 
-    def set_endpoint(self, entry: PeerEntry, endpoint: Endpoint) -> None:
-        """Send to the peer at `endpoint`. Said again it still counts: the peer may have roamed."""
+    def set_endpoint(self, entry: PeerEntry, endpoint: Endpoint, serial: int | None = None) -> None:
+        """Send to the peer at `endpoint`. Said again it still counts: the peer may have roamed.
+
+        `serial`: a predecessor's, when it was said to that one.
+        """
         entry.endpoint = endpoint
+        entry.endpoint_serial = entry.endpoint_serial + 1 if serial is None else serial
         self._changed[entry.peer] = entry
         self._endpoint_set.add(entry.peer)
 
@@ -263,7 +240,7 @@ class Device:
         if self._key_changed:
             orders.append(SetPrivateKey(self.private_key))
         for peer, entry in self._changed.items():
-            orders.append(_set_peer(entry, entry.endpoint if peer in self._endpoint_set else None))
+            orders.append(entry.order(with_endpoint=peer in self._endpoint_set))
         orders.extend(self._prefix_orders())
         if self._sources_stale:
             orders.append(ForgetSources())
@@ -278,7 +255,7 @@ class Device:
         """Yield the whole state, for a role that starts: key, peers, allowed IPs."""
         yield SetPrivateKey(self.private_key)
         for entry in self.peers.values():
-            yield _set_peer(entry, entry.endpoint)
+            yield entry.order(with_endpoint=True)
         for entry in self.peers.values():
             for network, length in entry.allowed_ips:
                 yield AddAllowedIP(network, length, entry.peer)
@@ -291,10 +268,3 @@ class Device:
                 yield AddAllowedIP(*prefix, owner.peer)
             elif owner is None and former is not None and former not in removed:
                 yield RemoveAllowedIP(*prefix, former)
-
-
-def _set_peer(entry: PeerEntry, endpoint: Endpoint | None) -> SetPeer:
-    order = None
-    if endpoint is not None:
-        order = EndpointOrder(endpoint.address, endpoint.port, endpoint.scope_id)
-    return SetPeer(entry.peer, entry.public_key, entry.preshared_key, entry.keepalive, order)

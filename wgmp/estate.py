@@ -31,7 +31,6 @@ from wgmp.errors import UNDECODABLE
 from wgmp.options import Options
 from wgmp.orders import EndpointOrder
 from wgmp.protocol.allowedips import Prefix
-from wgmp.protocol.outcome import Endpoint
 
 FORMAT = 2
 
@@ -79,11 +78,7 @@ def peers_of(device: Device) -> list[PeerEstate]:
             entry.public_key,
             entry.preshared_key,
             entry.keepalive,
-            None
-            if entry.endpoint is None
-            else EndpointOrder(
-                entry.endpoint.address, entry.endpoint.port, entry.endpoint.scope_id
-            ),
+            entry.endpoint_order(),
             entry.allowed_ips,
         )
         for entry in device.peers.values()
@@ -99,8 +94,7 @@ def restore(estate: Estate, device: Device) -> None:
         device.set_preshared_key(entry, peer.preshared_key)
         device.set_keepalive(entry, peer.keepalive)
         if peer.endpoint is not None:
-            order = peer.endpoint
-            device.set_endpoint(entry, Endpoint(order.address, order.port, order.scope_id))
+            device.set_endpoint(entry, peer.endpoint.endpoint(), peer.endpoint.serial)
         for prefix in peer.allowed_ips:
             device.add_allowed_ip(entry, prefix)
 

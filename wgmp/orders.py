@@ -17,6 +17,7 @@ import msgspec
 
 from wgmp.events import AnyEvent
 from wgmp.logs import LogLevel
+from wgmp.protocol.outcome import Endpoint
 
 ROW_BITS = 20
 ROW_MASK = (1 << ROW_BITS) - 1
@@ -28,11 +29,21 @@ def row_of(peer: int) -> int:
 
 
 class EndpointOrder(msgspec.Struct, frozen=True, array_like=True):
-    """An endpoint as configured: packed `address` of 4 or 16 bytes, `port`, IPv6 `scope_id`."""
+    """An endpoint as configured: packed `address` of 4 or 16 bytes, `port`, IPv6 `scope_id`.
+
+    `serial`: how often the peer's has been set. The worker that obeys notes it in the peer's row.
+    So its successor, which is told again, knows whether the peer may have roamed since, or whether
+    the order was lost with the one that died.
+    """
 
     address: bytes
     port: int
     scope_id: int = 0
+    serial: int = 0
+
+    def endpoint(self) -> Endpoint:
+        """Return the endpoint, which any local address may be used for."""
+        return Endpoint(self.address, self.port, self.scope_id)
 
 
 class SetPrivateKey(msgspec.Struct, frozen=True, tag=True):
@@ -180,7 +191,7 @@ _decode_report: Callable[[bytes], Report] = msgspec.msgpack.Decoder(Report).deco
 
 
 def encode_orders(orders: Sequence[Order | LoopOrder]) -> list[bytes]:
-    """Return the messages that carry the orders, each within MAX_MESSAGE_BYTES."""
+    """Return the messages that carry the orders, each within `line.MAX_MESSAGE_BYTES`."""
     starts = range(0, len(orders), _ORDERS_IN_MESSAGE)
     return [_encode(orders[start : start + _ORDERS_IN_MESSAGE]) for start in starts]
 

@@ -9,7 +9,7 @@
 | 2 | version: odd while the endpoint is being written | the owning worker |
 | 3, 4 | bytes received, bytes sent (outer, as `wg` counts them) | the owning worker |
 | 5 | last handshake, Unix nanoseconds, 0 never | the owning worker |
-| 6..11 | endpoint | the owning worker |
+| 6..11 | endpoint, 44 bytes, and the serial of the order that set one last | the owning worker |
 | 12, 13 | greatest TAI64N timestamp received | the owning worker |
 | 14 | rows of session memory in use, see `wgmp/sessions.py` | the owning worker |
 | 15 | when an initiation may be sent again, boot time in ms, above 8 bits of attempts | the same |
@@ -43,6 +43,7 @@ _SESSIONS, _INITIATIONS = 14, 15
 _MOST_ATTEMPTS = 255
 _TIMESTAMP_BYTES = 12
 _NO_TIMESTAMP = bytes(_TIMESTAMP_BYTES)
+_SERIAL_BYTES = 4
 
 # Three keypairs and a handshake for each of 16,384 peers fill half of it.
 INDEX_ENTRIES = 131_072
@@ -155,11 +156,11 @@ class PeerRow:
         """Owner: a handshake completed."""
         self._words[self._start + _HANDSHAKE] = unix_ns
 
-    def set_endpoint(self, endpoint: Endpoint | None) -> None:
-        """Owner: the peer is at `endpoint` now."""
+    def set_endpoint(self, endpoint: Endpoint | None, serial: int) -> None:
+        """Owner: the peer is at `endpoint` now; `serial`: of the order obeyed last (u32)."""
         packed = bytes(ENDPOINT_BYTES) if endpoint is None else pack_endpoint(endpoint)
         self._words[self._start + _VERSION] += 1
-        self._put(_ENDPOINT, packed)
+        self._put(_ENDPOINT, packed + serial.to_bytes(_SERIAL_BYTES, "little"))
         self._words[self._start + _VERSION] += 1
 
     def set_greatest_timestamp(self, timestamp: bytes) -> None:
@@ -198,6 +199,11 @@ class PeerRow:
             if not version & 1 and words[version_at] == version:
                 return endpoint
         return None  # its writer died half-way; the successor writes it anew
+
+    def endpoint_serial(self) -> int:
+        """Owner: return what came with the endpoint last written, 0 for none."""
+        packed = self._get(_ENDPOINT, ENDPOINT_BYTES + _SERIAL_BYTES)
+        return int.from_bytes(packed[ENDPOINT_BYTES:], "little")
 
     def figures(self) -> PeerFigures:
         """Return the row's figures."""

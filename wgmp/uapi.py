@@ -24,8 +24,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 
 from wgmp.addresses import format_endpoint, format_prefix
-from wgmp.device import Device, DeviceFullError, PeerEntry
+from wgmp.device import Device, DeviceFullError
 from wgmp.keys import to_hex
+from wgmp.peerentry import PeerEntry
 from wgmp.peertable import PeerFigures
 from wgmp.uapi_keys import Stanza, UapiError, key_of, take_device_line, take_peer_line
 

@@ -28,7 +28,9 @@ INWARD = packet(source=INNER, destination=GATEWAY_INNER)
 
 def told(raw: RawPeer, psk: bytes = bytes(32), endpoint: Endpoint | None = None) -> SetPeer:
     """Return an order about peer 1."""
-    order = None if endpoint is None else EndpointOrder(endpoint.address, endpoint.port)
+    order = None
+    if endpoint is not None:
+        order = EndpointOrder(endpoint.address, endpoint.port, serial=1)
     return SetPeer(1, raw.public, psk, 0, order)
 
 

@@ -7,7 +7,8 @@ from hostile import rawcrypto
 from hostile.rawpeer import INITIATION, TRANSPORT, kind_of
 
 from wgmp.fabric import Fabric
-from wgmp.orders import RemovePeer, SetPrivateKey
+from wgmp.orders import EndpointOrder, RemovePeer, SetPeer, SetPrivateKey
+from wgmp.protocol.outcome import Endpoint
 from wgmp.shm import PAGE_BYTES
 from wgmp.topology import Shape, build
 
@@ -15,6 +16,7 @@ from .rig import GATEWAY_INNER, HERE, INNER, Rig, packet
 from .test_limits import REKEY_TIMEOUT_S, counters, initiations
 
 REKEY_AFTER_S = 120.0
+SET, ROAMED = HERE._replace(port=1111), HERE._replace(port=2222)
 TO_GATEWAY = packet(INNER, GATEWAY_INNER)
 
 
@@ -128,6 +130,34 @@ def test_a_peer_removed_while_no_worker_ran_leaves_no_keys() -> None:
     rig.step()
     assert not keys_left(rig)
     assert sessions(rig) == 0
+
+
+@pytest.mark.parametrize(
+    ("serial", "where"),
+    [(1, ROAMED), (2, SET)],
+    ids=["heard by the one that died", "set while no worker ran"],
+)
+@pytest.mark.parametrize("awake", [True, False])
+def test_a_successor_sends_to_where_the_peer_was_last_set_or_seen(
+    serial: int, where: Endpoint, awake: bool
+) -> None:
+    rig = Rig()
+    raw = rig.add_peer()
+    order = EndpointOrder(SET.address, SET.port, serial=1)
+    rig.obey(SetPeer(1, raw.public, bytes(32), 0, order))
+    session = rig.connect(raw)
+    rig.deliver(session.seal(TO_GATEWAY), ROAMED)
+    if not awake:
+        rig.replace_worker()
+    # What a device says of itself is said once.
+    rig.orders = [each for each in rig.orders if not isinstance(each, SetPeer)]
+    order = EndpointOrder(SET.address, SET.port, serial=serial)
+    rig.orders.insert(1, SetPeer(1, raw.public, bytes(32), 0, order))
+    for _ in range(2):
+        rig.replace_worker()
+        rig.sent()
+        rig.send(packet())
+        assert rig.sent_to() == [where]
 
 
 @pytest.mark.parametrize("awake", [True, False])

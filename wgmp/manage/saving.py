@@ -16,11 +16,12 @@ from msgspec import structs
 from wgmp import config as quick
 from wgmp.addresses import format_endpoint
 from wgmp.config import PeerConfig, QuickConfig
-from wgmp.device import Device, PeerEntry
+from wgmp.device import Device
 from wgmp.errors import ConfigError
 from wgmp.files import write_whole
 from wgmp.keys import ZERO_KEY, clamp
 from wgmp.manage import quick_file
+from wgmp.peerentry import PeerEntry
 from wgmp.peertable import PeerFigures
 from wgmp.protocol.outcome import Endpoint
 

@@ -27,7 +27,7 @@ from wgmp.protocol.outcome import DropReason
 from wgmp.system import boottime
 
 if TYPE_CHECKING:
-    from wgmp.device import PeerEntry
+    from wgmp.peerentry import PeerEntry
     from wgmp.supervisor import Supervisor
 
 # Why a handshake message goes no further; transport data never has these.

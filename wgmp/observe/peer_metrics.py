@@ -14,7 +14,7 @@ from wgmp.keys import to_base64
 from wgmp.observe.exposition import Family, escaped, labels
 
 if TYPE_CHECKING:
-    from wgmp.device import PeerEntry
+    from wgmp.peerentry import PeerEntry
     from wgmp.supervisor import Supervisor
 
 

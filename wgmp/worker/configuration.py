@@ -39,7 +39,7 @@ from wgmp.sessions import SessionMemory, forget_unknown
 from wgmp.tap import Point, Tap
 from wgmp.worker.actions import Actions
 from wgmp.worker.indices import Indices
-from wgmp.worker.tenants import Tenant, Tenants, endpoint_of
+from wgmp.worker.tenants import Tenant, Tenants
 
 # After so many predecessors in a row that died young, go on without the sessions they left.
 _HOPELESS_DEATHS = 5
@@ -173,11 +173,10 @@ class Configuration:
             if order.keepalive and order.peer not in self._tenants.returning:
                 self._wake(order.peer, now)
             return
-        peer, endpoint = tenant.peer, endpoint_of(order)
+        peer = tenant.peer
         outcomes = peer.set_preshared_key(order.preshared_key)
-        if endpoint is not None:
-            outcomes += peer.set_endpoint(endpoint)
-            tenant.save()  # now, for a peer that was moved has not roamed
+        if order.endpoint is not None:
+            outcomes += tenant.move(order.endpoint)
         self._actions.act(tenant, outcomes + peer.set_keepalive(order.keepalive, now))
 
     def _wake(self, peer_id: int, now: float) -> Tenant | None:

@@ -11,10 +11,10 @@ from collections.abc import Callable, ValuesView
 
 import msgspec
 
-from wgmp.orders import SetPeer
+from wgmp.orders import EndpointOrder, SetPeer
 from wgmp.peertable import PeerTable
 from wgmp.protocol.constants import ZERO_KEY
-from wgmp.protocol.outcome import Endpoint
+from wgmp.protocol.outcome import Endpoint, Outcome
 from wgmp.protocol.peer import Peer
 from wgmp.record import pack_endpoint, unpack_endpoint
 
@@ -32,6 +32,7 @@ class Tenant:
         "peer",
         "row",
         "scheduled",
+        "serial",
         "staged",
     )
 
@@ -41,6 +42,7 @@ class Tenant:
         self.scheduled: float | None = None
         self.staged = 0  # of its packets, as many are counted as waiting
         self.endpoint: Endpoint | None = None
+        self.serial = self.row.endpoint_serial()
         self._timestamp = peer.greatest_timestamp
         self._again_at = peer.initiate_again_at
         self._attempts = peer.handshake_attempts
@@ -63,6 +65,13 @@ class Tenant:
             self._packed, self._packed_of = packed, endpoint
         return self._packed_of
 
+    def move(self, order: EndpointOrder) -> list[Outcome]:
+        """Let the peer be where it is configured to be; return what follows from that."""
+        outcomes = self.peer.set_endpoint(order.endpoint())
+        self.serial = order.serial
+        self.save()  # now, for a peer that was moved has not roamed
+        return outcomes
+
     def save(self) -> Endpoint | None:
         """Copy to the row what changed of what outlives the worker.
 
@@ -71,7 +80,7 @@ class Tenant:
         peer, before = self.peer, None
         if peer.endpoint is not self.endpoint:
             before, self.endpoint = self.endpoint, peer.endpoint
-            self.row.set_endpoint(self.endpoint)
+            self.row.set_endpoint(self.endpoint, self.serial)
             if before is not None and before.is_same_place(self.endpoint):
                 before = None
         if peer.greatest_timestamp is not self._timestamp:
@@ -122,7 +131,9 @@ class Tenants:
             return None
         self.returning.pop(peer, None)
         row = self._table.row(peer)
-        endpoint = row.endpoint() or endpoint_of(order)
+        endpoint = row.endpoint()
+        if endpoint is None and order.endpoint is not None:
+            endpoint = order.endpoint.endpoint()
         made = self._make(order, endpoint, row.greatest_timestamp())
         tenant = self._awake[peer] = Tenant(made, self._table)
         return tenant, order
@@ -143,8 +154,9 @@ class Tenants:
                 self.returning[peer] = None
         elif order.endpoint is None:
             order = msgspec.structs.replace(order, endpoint=asleep.endpoint)
-        else:
-            row.set_endpoint(None)  # where it was seen last is not where it is to be
+        if order.endpoint is not None and order.endpoint.serial != row.endpoint_serial():
+            # Where it was seen last is not where it is to be.
+            row.set_endpoint(None, order.endpoint.serial)
         if order.preshared_key == ZERO_KEY:
             # Most have none: one object is enough for all of those.
             order = msgspec.structs.replace(order, preshared_key=ZERO_KEY)
@@ -156,11 +168,3 @@ class Tenants:
         self.returning.pop(peer, None)
         self._asleep.pop(peer, None)
         return self._awake.pop(peer, None)
-
-
-def endpoint_of(order: SetPeer) -> Endpoint | None:
-    """Return the endpoint that the order gives, if it gives one."""
-    endpoint = order.endpoint
-    if endpoint is None:
-        return None
-    return Endpoint(endpoint.address, endpoint.port, endpoint.scope_id)
