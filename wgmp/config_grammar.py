@@ -26,6 +26,9 @@ KEEPALIVE_MAX = 65535
 FWMARK_MAX = 0xFFFF_FFFF
 MTU_MIN, MTU_MAX = 68, 65535  # RFC 791's least; the most a TUN device takes
 
+TABLE = re.compile(r"[A-Za-z0-9_.-]+")
+"""A routing table's number or name, "off" or "auto"."""
+
 Fields = dict[str, Any]
 """The values of one section by field name of its struct in config.py."""
 
@@ -199,18 +202,24 @@ def _dns(text: str) -> tuple[DnsEntry, ...]:
     return tuple(_dns_entry(item) for item in _items(text))
 
 
+def parse_dns(text: str) -> DnsEntry:
+    """Return a server's address, or what wg-quick takes for a search domain, as it is.
+
+    Raises ValueError for what looks like an address and is none.
+    """
+    looks_like_address = re.fullmatch(r"[0-9.]+|.*:.*", text)
+    return ipaddress.ip_address(text) if looks_like_address else text
+
+
 def _dns_entry(text: str) -> DnsEntry:
-    # What wg-quick takes for an address rather than for a search domain.
-    if re.fullmatch(r"[0-9.]+|.*:.*", text) is None:
-        return text
     try:
-        return ipaddress.ip_address(text)
+        return parse_dns(text)
     except ValueError:
         raise ValueError(f"{text} is no address: write for example 9.9.9.9") from None
 
 
 def _table(text: str) -> str:
-    if re.fullmatch(r"[A-Za-z0-9_.-]+", text) is None:
+    if TABLE.fullmatch(text) is None:
         raise ValueError(f"{text} is no routing table: write off, auto, a number or a name")
     return text
 

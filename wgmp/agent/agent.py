@@ -209,10 +209,9 @@ class Agent:
         try:
             if network is None:
                 done.added.append(name)
+                network = self._add(name, settings)
                 if settings.enable_wireguard:
-                    await self._add(name, settings).connect()
-                else:
-                    self._add(name, settings)
+                    await network.connect()
                 return
             was_enabled = network.settings.enable_wireguard
             same = network.settings == settings

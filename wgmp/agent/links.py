@@ -13,15 +13,12 @@ be made anew is made what it was.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 from collections.abc import Iterable
 
 from msgspec import structs
 
-from wgmp.addresses import parse_prefix
 from wgmp.agent.settings import AgentSettings, NetworkSettings
-from wgmp.config import Hooks
 from wgmp.config_grammar import Address
 from wgmp.errors import CommandError, WgmpError
 from wgmp.manage import link, routes
@@ -40,21 +37,14 @@ def settings_of(
 ) -> LinkSettings:
     """Return what a network's link is to be. `endpoints`: its peers', for the choice of an MTU."""
     return LinkSettings(
-        addresses=tuple(ipaddress.ip_interface(address) for address in network.addresses),
+        addresses=tuple(address.parsed for address in network.addresses),
         mtu=network.mtu,
         table=network.table,
-        dns=tuple(_dns(entry) for entry in network.dns),
+        dns=tuple(entry.parsed for entry in network.dns),
         fwmark=network.fwmark,
-        allowed_ips=tuple(
-            parse_prefix(item) for peer in network.peers for item in peer.allowed_ips
-        ),
+        allowed_ips=tuple(item.parsed for peer in network.peers for item in peer.allowed_ips),
         endpoints=tuple(endpoints),
-        hooks=Hooks(
-            pre_up=network.pre_up,
-            post_up=network.post_up,
-            pre_down=network.pre_down,
-            post_down=network.post_down,
-        ),
+        hooks=network.hooks,
         run_hooks=agent.run_hooks,
     )
 
@@ -157,10 +147,3 @@ def _can_live(before: LinkSettings, wanted: LinkSettings) -> bool:
 
 def _defaults(settings: LinkSettings) -> set[bytes]:
     return {address for address, length in settings.allowed_ips if not length}
-
-
-def _dns(entry: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | str:
-    try:
-        return ipaddress.ip_address(entry)
-    except ValueError:
-        return str(entry)

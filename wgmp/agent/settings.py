@@ -26,6 +26,7 @@ import msgspec
 from msgspec import Meta
 
 from wgmp.agent.values import Address, AllowedIP, DnsEntry, HostPort, PublicKey, TableName
+from wgmp.config import Hooks
 from wgmp.config_grammar import FWMARK_MAX, KEEPALIVE_MAX, MTU_MAX, MTU_MIN
 from wgmp.system import RUN_DIRECTORY
 
@@ -94,6 +95,16 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     pre_down: tuple[str, ...] = ()
     post_down: tuple[str, ...] = ()
     peers: tuple[PeerSettings, ...] = ()
+
+    @property
+    def hooks(self) -> Hooks:
+        """All hooks together."""
+        return Hooks(
+            pre_up=self.pre_up,
+            post_up=self.post_up,
+            pre_down=self.pre_down,
+            post_down=self.post_down,
+        )
 
     def peer(self, name_or_key: str) -> PeerSettings | None:
         """Return the peer of this name or public key, if there is one."""

@@ -1,7 +1,8 @@
 """The values of a settings file that have a form of their own.
 
 Each is a text that was checked when it was made, in the one form it has everywhere: what holds an
-`Address` need not check it again. The constructors raise ValueError with what to write instead.
+`Address` need not check it again, and its `parsed` is what a wg-quick file's is. The constructors
+raise ValueError with what to write instead.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import ipaddress
 import re
 from typing import Any
 
+from wgmp import config_grammar
 from wgmp.addresses import format_prefix, parse_prefix, split_host_port
 from wgmp.keys import KeyFormatError, from_base64
+from wgmp.protocol.allowedips import Prefix
 
 
 class Value(str):
@@ -32,6 +35,11 @@ class Address(Value):
         except ValueError:
             raise ValueError(f'{text} is not possible: write for example "10.0.0.1/24"') from None
 
+    @property
+    def parsed(self) -> config_grammar.Address:
+        """The address with its network."""
+        return ipaddress.ip_interface(str(self))
+
 
 class AllowedIP(Value):
     """A prefix that is routed to a peer, such as 10.0.0.0/8; its host bits are cleared."""
@@ -44,6 +52,11 @@ class AllowedIP(Value):
             return super().__new__(cls, format_prefix(parse_prefix(text)))
         except ValueError as error:
             raise ValueError(f'{text} {error}: write for example "10.0.0.0/8"') from None
+
+    @property
+    def parsed(self) -> Prefix:
+        """The prefix as the protocol core has it."""
+        return parse_prefix(str(self))
 
 
 class HostPort(Value):
@@ -87,13 +100,19 @@ class DnsEntry(Value):
     def __new__(cls, text: str) -> DnsEntry:
         """Check the text: what looks like an address must be one."""
         try:
-            if re.fullmatch(r"[0-9.]+|.*:.*", text):
-                return super().__new__(cls, str(ipaddress.ip_address(text)))
+            parsed = config_grammar.parse_dns(text)
         except ValueError:
             raise ValueError(f'{text} is no address: write for example "9.9.9.9"') from None
+        if not isinstance(parsed, str):
+            return super().__new__(cls, str(parsed))
         if re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", text) is None:
             raise ValueError(f'{text} is no domain: write for example "example.org"')
         return super().__new__(cls, text)
+
+    @property
+    def parsed(self) -> config_grammar.DnsEntry:
+        """The server's address, or the domain as a plain text."""
+        return config_grammar.parse_dns(str(self))
 
 
 class TableName(Value):
@@ -103,7 +122,7 @@ class TableName(Value):
 
     def __new__(cls, text: str) -> TableName:
         """Check the text."""
-        if re.fullmatch(r"[A-Za-z0-9_.-]+", text) is None:
+        if config_grammar.TABLE.fullmatch(text) is None:
             raise ValueError(f'{text} is no table: write "off", "auto", a number or a name')
         return super().__new__(cls, text)
 

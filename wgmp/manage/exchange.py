@@ -12,7 +12,6 @@ What gets lost on the way is a notice.
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
 import re
 from collections.abc import Iterable, Iterator
@@ -24,11 +23,10 @@ import tomli_w
 from msgspec import structs
 
 from wgmp import keys
-from wgmp.addresses import format_prefix, parse_prefix
+from wgmp.addresses import format_prefix
 from wgmp.agent import keyfiles, settings_file
 from wgmp.agent.settings import AgentSettings, NetworkSettings, PeerSettings
 from wgmp.config import InterfaceConfig, PeerConfig, QuickConfig
-from wgmp.config_grammar import DnsEntry
 from wgmp.errors import ConfigError
 
 
@@ -172,14 +170,11 @@ def to_quick(
         private_key=private_key,
         listen_port=network.listen_port,
         fwmark=network.fwmark,
-        addresses=tuple(ipaddress.ip_interface(address) for address in network.addresses),
-        dns=tuple(_dns(entry) for entry in network.dns),
+        addresses=tuple(address.parsed for address in network.addresses),
+        dns=tuple(entry.parsed for entry in network.dns),
         mtu=network.mtu,
         table=str(network.table),
-        pre_up=network.pre_up,
-        post_up=network.post_up,
-        pre_down=network.pre_down,
-        post_down=network.post_down,
+        **structs.asdict(network.hooks),
     )
     return QuickConfig(file, interface, tuple(_quick_peer(peer) for peer in network.peers)), notices
 
@@ -191,7 +186,7 @@ def _quick_peer(peer: PeerSettings) -> PeerConfig:
         name=" ".join(peer.name.split()),
         preshared_key=None if path is None else _read_key(Path(path)),
         endpoint=str(peer.endpoints[0]) if peer.endpoints else "",
-        allowed_ips=tuple(parse_prefix(item) for item in peer.allowed_ips),
+        allowed_ips=tuple(item.parsed for item in peer.allowed_ips),
         keepalive=peer.persistent_keepalive_secs or None,
     )
 
@@ -200,13 +195,6 @@ def _read_key(path: Path) -> bytes:
     digits = bytearray()
     keyfiles.read(path).append_hex(digits)
     return keys.from_hex(bytes(digits))
-
-
-def _dns(entry: str) -> DnsEntry:
-    try:
-        return ipaddress.ip_address(entry)
-    except ValueError:
-        return str(entry)
 
 
 def choose_network(

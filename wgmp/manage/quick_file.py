@@ -11,10 +11,13 @@ file is a revision of an empty one (`write`). A section is
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import structs
 
 from wgmp import keys
 from wgmp.addresses import format_prefix
@@ -172,8 +175,7 @@ def _revise_peers(
 
 
 def _refuse_unwritable(config: QuickConfig) -> None:
-    interface = config.interface
-    for hook in (*interface.pre_up, *interface.post_up, *interface.pre_down, *interface.post_down):
+    for hook in itertools.chain(*structs.astuple(config.interface.hooks)):
         if not hook.strip() or hook != hook.strip() or "#" in hook or "\n" in hook:
             raise ConfigError(
                 f"the hook {hook!r} cannot stand in a wg-quick file: write it without '#', line "
