@@ -15,7 +15,8 @@ import msgspec
 from wgmp.addresses import resolve_endpoint
 from wgmp.config_grammar import Address, DnsEntry, read_sections
 from wgmp.device import Device
-from wgmp.errors import ConfigError, SocketError
+from wgmp.errors import SocketError
+from wgmp.files import read_text
 from wgmp.protocol.allowedips import Prefix
 from wgmp.protocol.outcome import Endpoint
 
@@ -114,16 +115,7 @@ class QuickConfig(msgspec.Struct, frozen=True):
 
 def load(path: Path) -> QuickConfig:
     """Read and parse the file. Raises ConfigError, also when it cannot be read."""
-    try:
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"cannot be read: {error.strerror}", str(path), errno=error.errno or 0
-        ) from error
-    except UnicodeDecodeError:
-        # Its own error holds the file's bytes, keys and all.
-        raise ConfigError("is not UTF-8 text", str(path)) from None
-    return parse(text, str(path))
+    return parse(read_text(path), str(path))
 
 
 def parse(text: str, file: str) -> QuickConfig:

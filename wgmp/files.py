@@ -1,9 +1,27 @@
-"""Files that are written whole or not at all."""
+"""Files: an operator's text read, and what is written whole or not at all."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+from wgmp.errors import ConfigError
+
+
+def read_text(path: Path) -> str:
+    """Return the text of an operator's file, read once: it may be a pipe.
+
+    Raises ConfigError when it cannot be read or is not UTF-8.
+    """
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be read: {error.strerror}", str(path), errno=error.errno or 0
+        ) from error
+    except UnicodeDecodeError:
+        # Its own error holds the file's bytes, keys and all.
+        raise ConfigError("is not UTF-8 text", str(path)) from None
 
 
 def write_whole(path: Path, data: bytes) -> None:

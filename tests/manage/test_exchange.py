@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,26 @@ def test_strip_prints_what_wg_takes_and_tells_mistakes(
     source.write_text("[Interface]\nAddress = ten\n")
     assert cli.main(["strip", "office.conf"]) == 2
     assert "office.conf:2: Address: ten is not possible" in capsys.readouterr().err
+
+
+def test_strip_reads_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, FILE.encode())
+    os.close(writing)
+    assert cli.main(["strip", f"/dev/fd/{reading}"]) == 0
+    os.close(reading)
+    assert capsys.readouterr().out == quick_file.strip(FILE) + "\n"
+
+
+def test_export_says_what_it_cannot_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_files(tmp_path, monkeypatch)
+    assert cli.main(["import", "office.conf", "-o", "office.toml"]) == 0
+    Path("latin1.conf").write_bytes("# Büro\n".encode("latin-1"))
+    for output, complaint in (("keys", "Is a directory"), ("latin1.conf", "is not UTF-8 text")):
+        assert cli.main(["export", "office.toml", "-o", output]) == 2
+        assert complaint in capsys.readouterr().err
 
 
 def test_a_network_is_chosen_by_name_among_several() -> None:

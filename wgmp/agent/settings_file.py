@@ -19,6 +19,7 @@ from wgmp.agent import places
 from wgmp.agent.settings import AgentSettings, NetworkSettings, PeerSettings, Settings
 from wgmp.agent.values import HostPort, decode_value
 from wgmp.errors import ConfigError
+from wgmp.files import read_text
 from wgmp.options import check_interface_name
 
 _NETWORK_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
@@ -28,13 +29,7 @@ _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
 def load(path: Path) -> Settings:
     """Read and check a file; raises ConfigError, also when it cannot be read."""
-    try:
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", str(path)) from error
-    except UnicodeDecodeError:
-        raise ConfigError("is not UTF-8 text", str(path)) from None
-    return parse(text, str(path))
+    return parse(read_text(path), str(path))
 
 
 def parse(text: str, file: str) -> Settings:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from wgmp.errors import ConfigError
-from wgmp.files import write_whole
+from wgmp.files import read_text, write_whole
 
 
 def add_to(commands: Any) -> None:
@@ -78,7 +78,7 @@ def _export(parsed: argparse.Namespace) -> int:
     )
     output = Path(parsed.output) if parsed.output else None
     config, notices = exchange.to_quick(name, network, settings.agent, str(output or file))
-    before = output.read_text("utf-8") if output and output.exists() else ""
+    before = read_text(output) if output and output.exists() else ""
     text = quick_file.revise(before, config).lstrip("\n")
     if output:
         _write(output, text)
@@ -92,9 +92,9 @@ def _strip(parsed: argparse.Namespace) -> int:
     from wgmp import config as quick
     from wgmp.manage import quick_file
 
-    path = Path(parsed.file)
-    quick.load(path)  # for its mistakes
-    print(quick_file.strip(path.read_text("utf-8")))
+    text = read_text(Path(parsed.file))
+    quick.parse(text, parsed.file)  # for its mistakes
+    print(quick_file.strip(text))
     return 0
 
 

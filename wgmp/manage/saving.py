@@ -18,7 +18,7 @@ from wgmp.addresses import format_endpoint
 from wgmp.config import PeerConfig, QuickConfig
 from wgmp.device import Device
 from wgmp.errors import ConfigError
-from wgmp.files import write_whole
+from wgmp.files import read_text, write_whole
 from wgmp.keys import ZERO_KEY, clamp
 from wgmp.manage import quick_file
 from wgmp.peerentry import PeerEntry
@@ -40,10 +40,10 @@ def save_if_wanted(path: Path, device: Device, figures: Figures, at_start: Endpo
     `at_start`: where the endpoints in the file led when it was read.
     """
     try:
-        before = quick.load(path)
+        text = read_text(path)
+        before = quick.parse(text, str(path))
         if not before.interface.save_config:
             return
-        text = path.read_text("utf-8")
         wanted = quick_file.revise(text, current(before, device, figures, at_start))
         if wanted != text:
             write_whole(path, wanted.encode())
