@@ -95,6 +95,9 @@ def test_without_a_height_every_peer_is_there() -> None:
 
 
 def test_scrolling_ends_with_the_last_peer() -> None:
-    text = "\n".join(render(80, 24, View(sort=column_named("peer"), first=1000)))
+    view = View(sort=column_named("peer"), first=1000)
+    text = "\n".join(render(80, 24, view))
     assert "0039k" in text
     assert "0002k" not in text
+    view.press("up")
+    assert "\n".join(render(80, 24, view)) != text, "a key up moves at once"

@@ -44,7 +44,7 @@ class Frame:
     ascii: bool = False
 
     def render(self) -> RenderableType:
-        """Return the whole frame."""
+        """Return the whole frame; a view below the last row comes up to it."""
         processes = self._processes()
         rows = peer_rows(
             self.before, self.after, self.view.sort, self.view.inverted, self.view.filter
@@ -53,6 +53,7 @@ class Frame:
         room = None
         if self.height is not None:
             room = max(1, self.height - processes.row_count - _LINES_BESIDE_ROWS)
+        self.view.stay_within(len(rows), room)
         parts += [self._peers(rows, room), self._foot(len(rows), room)]
         return Group(*parts)
 
@@ -190,8 +191,7 @@ class Frame:
                 # So that the columns stay where they are while figures change.
                 min_width={"rx": 10, "tx": 10, "handshake": 7}.get(column.name),
             )
-        first = min(self.view.first, max(0, len(rows) - (room or len(rows))))
-        for row in rows[first:][:room]:
+        for row in rows[self.view.first :][:room]:
             table.add_row(*(self._cell(column, row) for column in columns))
         return table
 

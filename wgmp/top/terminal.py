@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import sys
 import termios
@@ -34,7 +35,9 @@ _KEYS = {
     "\x7f": "backspace",
     "\x08": "backspace",
 }
-# A terminal sends the bytes of one key at once; a single escape is the key of that name.
+# A control sequence (ECMA-48, 5.4), a function key (ESC O and a letter), or a character. A terminal
+# sends the bytes of one key at once; a single escape is the key of that name.
+_KEY = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|O.)?|.", re.DOTALL)
 _KEY_BYTES = 64
 
 
@@ -106,7 +109,9 @@ def _pressed(wait_s: float) -> Iterator[str]:
     text = os.read(descriptor, _KEY_BYTES).decode(errors="ignore")
     if not text:
         yield "q"  # the terminal is gone
-    while text:
-        key = next((each for each in _KEYS if text.startswith(each)), text[0])
-        text = text[len(key) :]
-        yield _KEYS.get(key, key)
+    yield from keys_in(text)
+
+
+def keys_in(text: str) -> list[str]:
+    """Return the keys in what a terminal sent; those that are not known as they came."""
+    return [_KEYS.get(key, key) for key in _KEY.findall(text)]

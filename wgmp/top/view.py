@@ -64,6 +64,10 @@ class View:
                 self.sort = column
         return True
 
+    def stay_within(self, rows: int, room: int | None) -> None:
+        """Move up as far as it takes to fill the room; `room`: rows shown, None for all."""
+        self.first = min(self.first, max(0, rows - (rows if room is None else room)))
+
     def _type(self, key: str) -> None:
         self.first = 0
         match key:
