@@ -51,9 +51,10 @@ def make_wgmpd_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="wgmpd",
         description="Start a WireGuard gateway on a new interface, as wireguard-go does.",
-        epilog="WGMP_WORKERS, WGMP_TOPOLOGY, WGMP_TUN_QUEUES, WGMP_OFFLOAD, WGMP_FASTPATH, "
-        "WGMP_SESSIONS, WGMP_METRICS, WGMP_SANDBOX, WGMP_USER, WGMP_LOG_FORMAT, LOG_LEVEL, "
-        "WG_TUN_FD, WG_UAPI_FD and WG_PROCESS_FOREGROUND are read from the environment.",
+        epilog="WGMP_WORKERS, WGMP_TOPOLOGY, WGMP_TUN_QUEUES, WGMP_CONFIG, WGMP_OFFLOAD, "
+        "WGMP_FASTPATH, WGMP_SESSIONS, WGMP_METRICS, WGMP_SANDBOX, WGMP_USER, WGMP_LOG_FORMAT, "
+        "LOG_LEVEL, WG_TUN_FD, WG_UAPI_FD, WG_TUN_NAME_FILE (macOS) and WG_PROCESS_FOREGROUND "
+        "are read from the environment.",
     )
     parser.add_argument("-f", "--foreground", action="store_true", help="do not detach")
     parser.add_argument("--version", action="version", version=f"wgmp {__version__}")
@@ -170,23 +171,8 @@ def _supervise(parsed: argparse.Namespace) -> int:
     platforms.require_gateway()
     from wgmp import gateway  # uvloop and the roles are for gateways only
 
-    options = read_options(
-        parsed.interface,
-        os.environ,
-        config=getattr(parsed, "config", None),
-        workers=getattr(parsed, "workers", None),
-        topology=getattr(parsed, "topology", None),
-        tun_queues=getattr(parsed, "tun_queues", None),
-        offload=getattr(parsed, "offload", None),
-        fastpath=getattr(parsed, "fastpath", None),
-        log_format=getattr(parsed, "log_format", None),
-        sandbox=getattr(parsed, "sandbox", None),
-        user=getattr(parsed, "user", None),
-        sessions=getattr(parsed, "sessions", None),
-        run_hooks=getattr(parsed, "run_hooks", False),
-        metrics=getattr(parsed, "metrics", None),
-        foreground=parsed.foreground,
-    )
+    given = {name: value for name, value in vars(parsed).items() if name != "command"}
+    options = read_options(given.pop("interface"), os.environ, **given)
     logs.set_up(options.log_level, options.log_format, os.environ)
     return gateway.start(options)
 
