@@ -31,6 +31,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from wgmp.errors import CommandError
+from wgmp.manage.runner import missing
 
 UAPI_DIRECTORY = Path("/var/run/wireguard")
 _CONTROL_DIRECTORY = Path("/run/wgmp")
@@ -242,8 +243,8 @@ def _run(
             timeout=timeout_s,
             env={**os.environ, **(environment or {})},
         )
-    except FileNotFoundError as error:
-        raise CommandError(f"{command[0]} is not installed") from error
+    except FileNotFoundError:
+        raise missing(command[0]) from None
     except subprocess.TimeoutExpired as error:
         raise CommandError(f"'{' '.join(command)}' did not end within {timeout_s:g} s") from error
     if check and done.returncode:

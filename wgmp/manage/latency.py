@@ -14,7 +14,7 @@ import re
 import sys
 
 from wgmp.errors import CommandError, ConfigError
-from wgmp.manage.runner import Runner
+from wgmp.manage.runner import Runner, missing
 
 _LIMIT_S = 3.0
 # "time=0.045 ms", "time<1ms", "Zeit=12ms": the word is translated, sign and unit are not.
@@ -54,7 +54,7 @@ async def measure(address: str, run: Runner, system: str = sys.platform) -> floa
     """
     words = command(address, system)
     if not run.has(words[0]):
-        await run.run(*words)  # says what to install
+        raise missing(words[0])
     try:
         done = await run.run(*words, check=False, limit_s=_LIMIT_S)
     except CommandError:
