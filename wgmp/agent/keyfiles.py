@@ -50,7 +50,6 @@ def _private(name: str, network: NetworkSettings, agent: AgentSettings) -> Secre
         return read(Path(network.private_key_path))
     path = directory / "private.key"
     if not path.exists():
-        _make_directory(directory)
         write(path, keys.generate_private_key())
         log.info("%s: a private key was made: %s", name, path)
     private = read(path)
@@ -86,15 +85,16 @@ def read(path: Path) -> SecretKey:
 
 
 def write(path: Path, key: bytes) -> None:
-    """Put a key into a file of mode 0600, whole or not at all. Raises ConfigError."""
-    try:
-        write_whole(path, keys.to_base64(key).encode() + b"\n")
-    except OSError as error:
-        raise ConfigError(f"cannot be written: {error.strerror}", str(path)) from error
+    """Put a key into a file of mode 0600, whole or not at all. Raises ConfigError.
 
-
-def _make_directory(directory: Path) -> None:
+    Its directory is made, for its owner alone, when it is missing.
+    """
+    directory = path.parent
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot be made: {error.strerror}", str(directory)) from error
+    try:
+        write_whole(path, keys.to_base64(key).encode() + b"\n")
+    except OSError as error:
+        raise ConfigError(f"cannot be written: {error.strerror}", str(path)) from error

@@ -141,10 +141,6 @@ def write_secrets(secrets: dict[Path, bytes]) -> None:
         if path.exists() and _read_key(path) != key:
             raise ConfigError("holds another key: move it away, or name --keys", str(path))
     for path, key in secrets.items():
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"cannot be made: {error.strerror}", str(path.parent)) from error
         keyfiles.write(path, key)
 
 

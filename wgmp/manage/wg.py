@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import msgspec
+from msgspec import structs
 
 from wgmp import config as quick
 from wgmp import keys
@@ -46,16 +46,21 @@ async def adopt_device(interface: str, config: QuickConfig, run: Runner) -> Quic
     """
     shown = await run.run("wg", "showconf", interface)
     there = quick.parse(shown.stdout, f"wg showconf {interface}")
-    interface_now = msgspec.structs.replace(
+    now = adopted(config, there)
+    if not there.interface.private_key:
+        await set_device(interface, now, run)
+    return now
+
+
+def adopted(config: QuickConfig, there: QuickConfig) -> QuickConfig:
+    """Return `config` with the key, port, mark and peers of what is `there`."""
+    interface = structs.replace(
         config.interface,
         private_key=there.interface.private_key or config.interface.private_key,
         listen_port=there.interface.listen_port,
         fwmark=there.interface.fwmark,
     )
-    now = QuickConfig(config.file, interface_now, there.peers)
-    if not there.interface.private_key:
-        await set_device(interface, now, run)
-    return now
+    return QuickConfig(config.file, interface, there.peers)
 
 
 async def dump(interface: str, run: Runner) -> str:

@@ -16,13 +16,11 @@ import re
 import tempfile
 from pathlib import Path
 
-import msgspec
-
 from wgmp import config as quick
 from wgmp.config import PeerConfig, QuickConfig
 from wgmp.errors import CommandError, ConfigError
 from wgmp.files import write_whole
-from wgmp.manage import quick_file
+from wgmp.manage import quick_file, wg
 from wgmp.manage.backend import with_peer, without_peer
 from wgmp.manage.runner import Commands, Runner
 
@@ -65,13 +63,7 @@ class WindowsBackend:
             await self._run.run("sc", "start", _service(interface))
             await self._wait_until_running(interface)
         shown = await self._run.run(self._program("wg.exe"), "showconf", interface)
-        there = quick.parse(shown.stdout, f"wg showconf {interface}")
-        interface_now = msgspec.structs.replace(
-            config.interface,
-            private_key=there.interface.private_key,
-            listen_port=there.interface.listen_port,
-        )
-        now = QuickConfig(config.file, interface_now, there.peers)
+        now = wg.adopted(config, quick.parse(shown.stdout, f"wg showconf {interface}"))
         self._write(interface, now)
         return now
 
