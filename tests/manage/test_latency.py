@@ -8,7 +8,9 @@ import pytest
 
 from wgmp.errors import CommandError, ConfigError
 from wgmp.manage import latency
-from wgmp.manage.runner import Commands, Done, Replay
+from wgmp.manage.runner import Commands, Done
+
+from .replay import Replay
 
 LINUX = "64 bytes from 10.66.0.2: icmp_seq=1 ttl=64 time=0.045 ms\nrtt min/avg/max/mdev = 0.030/..."
 MACOS = "64 bytes from 10.66.0.2: icmp_seq=0 ttl=64 time=12.345 ms\n"

@@ -14,8 +14,10 @@ from wgmp.addresses import parse_endpoint, parse_prefix
 from wgmp.errors import CommandError
 from wgmp.manage import link
 from wgmp.manage.journal import Journal
-from wgmp.manage.runner import Done, Replay
+from wgmp.manage.runner import Done
 from wgmp.manage.settings import LinkSettings
+
+from .replay import Replay
 
 LINK = '[{"ifname":"wg0","flags":["POINTOPOINT","NOARP"],"mtu":1420}]'
 RULES = '[{"priority":0,"table":"local"},{"priority":32766,"table":"main"}]'

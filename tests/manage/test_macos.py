@@ -18,8 +18,10 @@ from wgmp.errors import CommandError, ControlError
 from wgmp.manage import ifconfig
 from wgmp.manage.macos import MacosBackend
 from wgmp.manage.manager import NetworkManager
-from wgmp.manage.runner import LIMIT_S, Done, Replay
+from wgmp.manage.runner import LIMIT_S, Done
 from wgmp.manage.settings import LinkSettings
+
+from .replay import Replay
 
 PRIVATE = keys.to_base64(keys.clamp(bytes([7]) * 32))
 PUBLIC = keys.to_base64(keys.public_key_of(keys.from_base64(PRIVATE)))

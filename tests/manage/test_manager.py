@@ -13,8 +13,10 @@ from wgmp.errors import CommandError, ConfigError, ControlError, UnsupportedPlat
 from wgmp.manage.journal import Journal
 from wgmp.manage.linux import KernelBackend
 from wgmp.manage.manager import IfExists, NetworkManager
-from wgmp.manage.runner import Done, Replay
+from wgmp.manage.runner import Done
 from wgmp.manage.windows import WindowsBackend
+
+from .replay import Replay
 
 PRIVATE = keys.to_base64(keys.clamp(bytes([7]) * 32))
 PUBLIC = keys.to_base64(keys.public_key_of(keys.from_base64(PRIVATE)))

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from wgmp.errors import CommandError
-from wgmp.manage.runner import Commands, Done, Recorder, Replay
+from wgmp.manage.runner import Commands, Done
+
+from .replay import Recorder, Replay
 
 
 def run(*command: str, stdin: str = "", check: bool = True, limit_s: float = 10) -> Done:
