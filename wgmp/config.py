@@ -129,10 +129,10 @@ def parse(text: str, file: str) -> QuickConfig:
 def notices(config: QuickConfig, run_hooks: bool = False) -> list[str]:
     """Return one line for each thing in the file that wgmp does not do."""
     hooks = ", ".join(config.interface.hooks.named())
-    lines = []
-    if hooks and not run_hooks:
-        lines.append(f"{hooks}: not run: they are shell commands, add --run-hooks to run them")
-    return [f"{config.file}: {line}" for line in lines]
+    if not hooks or run_hooks:
+        return []
+    remedy = "they are shell commands, add --run-hooks to run them"
+    return [f"{config.file}: {hooks}: not run: {remedy}"]
 
 
 def apply(

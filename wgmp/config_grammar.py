@@ -22,8 +22,8 @@ from wgmp.protocol.allowedips import Prefix
 Address = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 DnsEntry = ipaddress.IPv4Address | ipaddress.IPv6Address | str
 
-KEEPALIVE_MAX = 65535
-FWMARK_MAX = 0xFFFF_FFFF
+KEEPALIVE_MAX = 65535  # seconds; linux/wireguard.h has 16 bits for it
+FWMARK_MAX = 0xFFFF_FFFF  # 32 bits, SO_MARK (socket(7))
 MTU_MIN, MTU_MAX = 68, 65535  # RFC 791's least; the most a TUN device takes
 
 TABLE = re.compile(r"[A-Za-z0-9_.-]+")

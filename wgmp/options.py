@@ -27,7 +27,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -42,6 +44,8 @@ INTERFACE_NAME_BYTES = 15  # IFNAMSIZ - 1, linux/if.h
 # What the kernel refuses in a name (net/core/dev.c, dev_valid_name): "/", ":" and isspace() of
 # its Latin-1 table; and "%", by which it would make up a name of its own.
 _NOT_IN_NAMES = frozenset(b"/:%\0" + b" \t\n\v\f\r\xa0")
+
+_Enum = TypeVar("_Enum", bound=StrEnum)
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,10 +108,10 @@ def read_options(
         interface=check_interface_name(interface),
         config=Path(file) if file else None,
         workers=_workers(*choose(workers, "--workers", "WGMP_WORKERS")),
-        topology=_topology(*choose(topology, "--topology", "WGMP_TOPOLOGY")),
+        topology=_auto_or_one_of(Shape, *choose(topology, "--topology", "WGMP_TOPOLOGY")),
         tun_queues=_tun_queues(*choose(tun_queues, "--tun-queues", "WGMP_TUN_QUEUES")),
         offload=_switch(*choose(offload, "--offload", "WGMP_OFFLOAD")),
-        fastpath=_fastpath(*choose(fastpath, "--fastpath", "WGMP_FASTPATH")),
+        fastpath=_auto_or_one_of(Choice, *choose(fastpath, "--fastpath", "WGMP_FASTPATH")),
         sandbox=_switch(*choose(sandbox, "--sandbox", "WGMP_SANDBOX")),
         user=choose(user, "--user", "WGMP_USER")[1],
         shared_sessions=_sessions(*choose(sessions, "--sessions", "WGMP_SESSIONS")),
@@ -180,24 +184,17 @@ def _address(name: str, text: str) -> tuple[str, int] | None:
     return host, port
 
 
-def _topology(name: str, text: str) -> Shape:
+def _auto_or_one_of(kind: type[_Enum], name: str, text: str) -> _Enum:
     try:
-        return Shape(text or "auto")
+        return kind(text or "auto")
     except ValueError:
-        raise ConfigError(f"{name}: {text!r} is not possible: write {', '.join(Shape)}") from None
+        raise ConfigError(f"{name}: {text!r} is not possible: write {', '.join(kind)}") from None
 
 
 def _switch(name: str, text: str) -> bool:
     if text not in ("", "auto", "off"):
         raise ConfigError(f"{name}: {text!r} is not possible: write auto or off")
     return text != "off"
-
-
-def _fastpath(name: str, text: str) -> Choice:
-    try:
-        return Choice(text or "auto")
-    except ValueError:
-        raise ConfigError(f"{name}: {text!r} is not possible: write {', '.join(Choice)}") from None
 
 
 def log_level(name: str, text: str) -> LogLevel:

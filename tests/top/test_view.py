@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from wgmp.commands.top import SORTS
 from wgmp.top.peers import COLUMNS, peer_rows
 from wgmp.top.view import View, column_named
 
@@ -55,6 +56,10 @@ def test_the_busiest_peer_is_first_and_rates_are_per_second() -> None:
 )
 def test_a_key_sorts_by_its_column_and_once_more_inverts(keys: str, first: list[int]) -> None:
     assert order(pressed(*keys))[: len(first)] == first
+
+
+def test_the_command_line_sorts_by_every_column() -> None:
+    assert tuple(column.name for column in COLUMNS) == SORTS
 
 
 def test_the_order_can_go_through_all_columns_and_back() -> None:

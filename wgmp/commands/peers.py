@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wgmp.addresses import PORT_MAX
+from wgmp.config_grammar import KEEPALIVE_MAX
 from wgmp.errors import ConfigError, WgmpError
 
 if TYPE_CHECKING:
@@ -102,8 +102,8 @@ def _client(server: Server, parsed: argparse.Namespace) -> Client:
     from wgmp import localaddress
     from wgmp.newpeer import Client
 
-    if not 0 <= parsed.keepalive <= PORT_MAX:
-        raise ConfigError(f"--keepalive: write 0 to {PORT_MAX} seconds")
+    if not 0 <= parsed.keepalive <= KEEPALIVE_MAX:
+        raise ConfigError(f"--keepalive: write 0 to {KEEPALIVE_MAX} seconds")
     endpoint: str = parsed.endpoint or localaddress.public()
     if not endpoint:
         raise ConfigError("this host has no address to guess: write --endpoint HOST[:PORT]")

@@ -8,7 +8,8 @@ from typing import Any
 
 from wgmp.errors import ConfigError
 
-_SORTS = ("peer", "endpoint", "rx", "tx", "received", "sent", "handshake", "worker", "drops")
+# The names of COLUMNS in wgmp/top/peers.py, which takes a while to import.
+SORTS = ("peer", "endpoint", "rx", "tx", "received", "sent", "handshake", "worker", "drops")
 
 
 def add_to(commands: Any) -> None:
@@ -16,7 +17,7 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser("top", help="a gateway live: processes, rings, peers by rate")
     parser.add_argument("interface", metavar="IFACE", nargs="?", help="default: the only one")
     parser.add_argument("--once", action="store_true", help="print one frame, with every peer")
-    parser.add_argument("--sort", metavar="COLUMN", choices=_SORTS, default="rx", help="else rx")
+    parser.add_argument("--sort", metavar="COLUMN", choices=SORTS, default="rx", help="else rx")
     parser.add_argument("--filter", metavar="TEXT", default="", help="peers that have it")
     parser.add_argument(
         "--interval", metavar="S", type=float, default=1.0, help="seconds between frames, 0.1..60"
