@@ -218,7 +218,8 @@ def check_sockets() -> Check:
     try:
         _, sockets = udp.open_sockets(0, 0)
     except OSError as error:
-        return _check("UDP sockets", False, error.strerror or str(error), needed=True)
+        remedy = "allow them to this process: seccomp, an address family filter, or its descriptors"
+        return _check("UDP sockets", False, error.strerror or str(error), remedy, True)
     with ExitStack() as stack:
         for sock in sockets:
             stack.callback(sock.close)

@@ -233,7 +233,7 @@ async def _all(works: Iterable[Awaitable[None]]) -> None:
             log.error("this should not happen", exc_info=outcome)
 
 
-def _refused(code: Any, message: str) -> RefusedError:
+def _refused(code: api.Code, message: str) -> RefusedError:
     return RefusedError(api.Refusal(code=code, message=message))
 
 

@@ -46,7 +46,10 @@ class Status(_OfNetwork, frozen=True, tag_field="action", tag="status"):
 
 
 class Stats(_OfNetwork, frozen=True, tag_field="action", tag="stats"):
-    """Answered with what `wgmp stats --json` prints of the network's gateway."""
+    """Answered with a Snapshot of the network's gateway, as `wgmp stats --json` prints it.
+
+    What takes a second look is not in it: the rates, and what the system measures of processes.
+    """
 
 
 class AddPeer(_OfNetwork, frozen=True, tag_field="action", tag="add_peer"):
@@ -145,6 +148,17 @@ class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
     failed: dict[str, str] = {}
 
 
+Code = Literal[
+    "malformed",
+    "too_long",
+    "too_slow",
+    "too_many",
+    "no_such_network",
+    "not_running",
+    "failed",
+]
+
+
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """Why a request was not done. `code`: for programs; `message`: for people.
 
@@ -159,15 +173,7 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     | failed | it was tried, and the message says what came of it |
     """
 
-    code: Literal[
-        "malformed",
-        "too_long",
-        "too_slow",
-        "too_many",
-        "no_such_network",
-        "not_running",
-        "failed",
-    ]
+    code: Code
     message: str
 
 

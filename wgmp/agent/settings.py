@@ -41,7 +41,7 @@ _Keepalive = Annotated[int, Meta(ge=0, le=KEEPALIVE_MAX)]
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The [agent] table. The journals of what is to be undone lie beside `control_socket`.
+    """The [agent] table. The list of the gateways that run lies beside `control_socket`.
 
     `keys_directory`: has a directory per network with private.key and public.key.
     `run_hooks`: whether the networks' pre_up and the like are run; they are shell commands.

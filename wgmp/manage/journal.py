@@ -78,7 +78,7 @@ class Journal:
 
     def of_others(self, shared: str) -> Undo | None:
         """Return the step by which another interface of this namespace shares a setting."""
-        paths = {*self.path.parent.glob("*.undo"), *DIRECTORY.rglob("*.undo")}
+        paths = {*self.path.parent.glob("*.undo"), *DIRECTORY.glob("*.undo")}
         for path in sorted(paths):
             other = _read(path) if path != self.path else None
             if other is not None and other.namespace == self._file.namespace:
