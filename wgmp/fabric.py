@@ -7,6 +7,7 @@ tables and sessions go on from the old fabric to the new one (`Fabric.succeed`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Container, Sequence
 from typing import Any
@@ -59,11 +60,14 @@ class Fabric:
         # One cache line per process holds its asleep word.
         line_bytes = _WORDS_PER_LINE * WORD_BYTES
         self._bells = Segment("doorbells", len(topology.processes) * line_bytes)
-        self.doorbells = {
-            row.name: Doorbell(self._bells, number * _WORDS_PER_LINE)
-            for number, row in enumerate(topology.processes)
-        }
-        self.taps = Taps([row.name for row in topology.roles if row.kind in _TAPPED])
+        self.doorbells: dict[str, Doorbell] = {}
+        with contextlib.ExitStack() as undo:
+            for number, process in enumerate(topology.processes):
+                bell = Doorbell(self._bells, number * _WORDS_PER_LINE)
+                undo.callback(bell.close)
+                self.doorbells[process.name] = bell
+            self.taps = Taps([row.name for row in topology.roles if row.kind in _TAPPED])
+            undo.pop_all()
         if predecessor is None:
             self._counters = create_counters(MAX_ROLES, memory)
             self.counters = {

@@ -75,10 +75,12 @@ class Segment:
     def __init__(self, name: str, size: int, shared: bool = False) -> None:
         self.size = -(-size // PAGE_BYTES) * PAGE_BYTES
         self.descriptor = system.open_memory(name, self.size)
+        kept = False
         try:
             self._map()
+            kept = shared
         finally:
-            if not shared and self.descriptor >= 0:
+            if not kept and self.descriptor >= 0:
                 os.close(self.descriptor)
 
     @classmethod

@@ -185,12 +185,17 @@ class Taps:
     """The taps of one gateway. Made before the fork; `start` and `stop` are the supervisor's."""
 
     def __init__(self, roles: Sequence[str]) -> None:
+        """Make them. Raises OSError, and leaves nothing open then."""
         control = Segment("taps", PAGE_BYTES)
         self._words = control.words
         self._bell = Doorbell(control, _ASLEEP)
-        self.rings = {
-            role: create_ring(f"tap:{role}", _SLOTS, SLOT_BYTES, shared=True) for role in roles
-        }
+        self.rings: dict[str, Segment] = {}
+        try:
+            for role in roles:
+                self.rings[role] = create_ring(f"tap:{role}", _SLOTS, SLOT_BYTES, shared=True)
+        except OSError:
+            self.close()
+            raise
 
     def tap(self, role: str) -> Tap | None:
         """Return the role's tap; None for a role that has none."""
