@@ -272,6 +272,17 @@ def test_a_capture_that_begins_while_workers_come_is_not_cut_off() -> None:
     play(scene)
 
 
+def test_nobody_is_started_once_the_end_has_begun() -> None:
+    async def scene(home: Home) -> None:
+        home.children.replace_nobody()
+        os.kill(home.living.pid, signal.SIGKILL)
+        await home.living.ended.wait()
+        home.children.fill()  # as after a handover that failed
+        assert not home.children.living
+
+    play(scene)
+
+
 def test_who_comes_later_is_told_the_configuration_before_it_begins() -> None:
     heard, tell = os.pipe()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -16,7 +17,8 @@ from wgmp.fabric import Fabric
 from wgmp.inheritance import sort
 from wgmp.orders import SetPeer
 from wgmp.reload import synchronize
-from wgmp.service import stale_roles
+from wgmp.service import Service, stale_roles
+from wgmp.supervisor import Supervisor
 from wgmp.system import boottime
 from wgmp.topology import Shape, build
 
@@ -37,6 +39,26 @@ def test_a_message_and_its_descriptors_reach_an_abstract_address() -> None:
 
 def test_a_manager_that_is_gone_stops_nobody(tmp_path: Path) -> None:
     systemd.Manager({"NOTIFY_SOCKET": str(tmp_path / "nothing")}).ready("up")
+
+
+def test_a_gateway_that_is_handed_over_is_not_reloaded_and_says_so(tmp_path: Path) -> None:
+    class Held:
+        holding = True
+
+        def publish(self) -> None:
+            """Nothing has changed."""
+
+    held = Held()
+    file = tmp_path / "wg0.conf"
+    file.write_text("[Interface]\nListenPort = 7\n")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "manager"))
+        told = systemd.Manager({"NOTIFY_SOCKET": str(tmp_path / "manager")})
+        Service(told, cast(Supervisor, held), file).reload()
+        assert manager.recv(100).startswith(b"RELOADING=1")
+        assert manager.recv(200) == (
+            b"READY=1\nSTATUS=not reloaded: the gateway is being handed over: reload it once more"
+        )
 
 
 def test_descriptors_of_another_process_are_not_taken() -> None:

@@ -93,6 +93,8 @@ class Children:
     def fill(self) -> None:
         """Start each process of the topology that does not run; stop the gateway if that fails."""
         self._leaving = False
+        if self._ending:
+            return
         for row in self.fabric.topology.processes:
             if row.name not in self.living:
                 try:

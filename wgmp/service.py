@@ -19,10 +19,10 @@ from pathlib import Path
 from wgmp import config as quick
 from wgmp import inheritance
 from wgmp.counters import Counter
-from wgmp.errors import WgmpError
+from wgmp.errors import ControlError, WgmpError
 from wgmp.fabric import Fabric
 from wgmp.reload import synchronize
-from wgmp.supervisor import Supervisor, describe
+from wgmp.supervisor import Supervisor
 from wgmp.system import boottime
 from wgmp.systemd import Manager
 
@@ -64,6 +64,7 @@ class Service:
     def reload(self) -> None:
         """Make the device what the file says by now. A wrong file changes nothing, and is logged.
 
+        So it is while the gateway is handed over: the change would stay behind.
         Endpoints that are names are asked for meanwhile; traffic does not wait for that.
         """
         if self._config is None:
@@ -72,6 +73,8 @@ class Service:
         self._manager.reloading()
         supervisor = self._supervisor
         try:
+            if supervisor.holding:
+                raise ControlError("the gateway is being handed over: reload it once more")
             config = quick.load(self._config)
             for line in synchronize(config, supervisor.device):
                 log.warning("%s", line)
@@ -88,7 +91,7 @@ class Service:
         supervisor = self._supervisor
         peers = len(supervisor.device.peers)
         return (
-            f"{supervisor.interface}: {describe(supervisor.topology)}, {peers} peer(s), "
+            f"{supervisor.interface}: {supervisor.topology}, {peers} peer(s), "
             f"UDP port {supervisor.device.listen_port}"
         )
 

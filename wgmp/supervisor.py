@@ -76,6 +76,8 @@ class Supervisor:
     they outlive a worker. `inherited`: UDP sockets and memory to begin with, instead of new ones;
     `manager` keeps the sockets. `fastpath`: None for the best there is. Raises SocketError,
     RingError at once; `run` raises RoleError when a role cannot start or keeps dying.
+
+    `holding`: no change of the configuration is taken now, for a successor has it already.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Supervisor:
         self.pid = os.getpid()
         self.started_at = boottime()
         self.names = Names([default_file(interface)])
+        self.holding = False
         self._silent = silent
         self._manager = manager
         rehearse()
@@ -175,7 +178,7 @@ class Supervisor:
             if not self._stopping.is_set():
                 await self._server.start(self._uapi)
                 async with up:
-                    log.info("%s is up: %s", self.interface, describe(self.topology))
+                    log.info("%s is up: %s", self.interface, self.topology)
                     await self._uapi_path.watch(self._stopping)
                     self.stop()
         finally:
@@ -283,6 +286,7 @@ class Supervisor:
 
     async def hold(self) -> None:
         """Take no change of the configuration from now on: whoever asks waits."""
+        self.holding = True
         self._uapi = self._uapi.dup()
         await self._server.stop()
 
@@ -292,13 +296,6 @@ class Supervisor:
 
     async def resume(self) -> None:
         """Undo `hold`, and `leave`."""
+        self.holding = False
         self.children.fill()
         await self._server.start(self._uapi)
-
-
-def describe(topology: Topology) -> str:
-    """Return the topology in a few words."""
-    return (
-        f"{topology.shape}, {topology.workers} worker{'s' * (topology.workers > 1)}, "
-        f"{len(topology.processes)} process{'es' * (len(topology.processes) > 1)}"
-    )

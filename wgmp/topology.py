@@ -93,6 +93,13 @@ class Topology:
     processes: tuple[ProcessRow, ...]
     rings: tuple[RingRow, ...]
 
+    def __str__(self) -> str:
+        """Describe it for an operator, as in "pipeline, 3 workers, 8 processes"."""
+        return (
+            f"{self.shape}, {self.workers} worker{'s' * (self.workers > 1)}, "
+            f"{len(self.processes)} process{'es' * (len(self.processes) > 1)}"
+        )
+
     def role(self, name: str) -> RoleRow:
         """Return the role of that name."""
         return next(row for row in self.roles if row.name == name)
