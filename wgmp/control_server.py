@@ -192,4 +192,6 @@ async def _read_request(reader: asyncio.StreamReader) -> Request | Refusal:
     except UNDECODABLE as error:
         return Refusal(f"not a request: {error}")
     except (TimeoutError, ValueError):  # ValueError: the line does not end within the limit
-        return Refusal(f"one request of at most {_MAX_REQUEST_BYTES} bytes, within 10 s")
+        return Refusal(
+            f"one request of at most {_MAX_REQUEST_BYTES} bytes, within {_CLIENT_TIMEOUT_S:.0f} s"
+        )

@@ -24,16 +24,20 @@ def read_text(path: Path) -> str:
         raise ConfigError("is not UTF-8 text", str(path)) from None
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes, like: os.stat_result | None = None) -> None:
     """Write a file that only its owner may read (0600). Raises OSError.
 
-    It is written under another name first: whoever reads it finds the old or the new,
-    also after a crash of the machine.
+    `like`: the owner and mode it gets instead, before there is anything in it. It is written
+    under another name first: whoever reads it finds the old or the new, also after a crash of the
+    machine.
     """
     new = path.with_name(f".{path.name}-new")
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "wb") as file:
+        if like is not None:
+            os.fchown(descriptor, like.st_uid, like.st_gid)
+            os.fchmod(descriptor, like.st_mode & 0o7777)
         file.write(data)
         file.flush()
         os.fsync(descriptor)

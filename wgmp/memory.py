@@ -6,8 +6,7 @@ import ctypes
 import resource
 import sys
 
-# linux/prctl.h
-_PR_SET_DUMPABLE = 4
+from wgmp.syscalls import PR_SET_DUMPABLE, prctl
 
 
 def keep_out_of_dumps() -> None:
@@ -18,7 +17,7 @@ def keep_out_of_dumps() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+        prctl(PR_SET_DUMPABLE, 0)
 
 
 def give_back() -> None:

@@ -22,6 +22,7 @@ from wgmp import config, keys
 from wgmp.addresses import format_prefix
 from wgmp.agent import uapi_client
 from wgmp.errors import ConfigError, ControlError
+from wgmp.files import write_whole
 from wgmp.uapi_server import socket_path
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -196,21 +197,11 @@ def add_to_file(path: Path, peer: NewPeer) -> None:
     Owner and mode stay. Raises ConfigError and leaves the file alone when the result is none.
     """
     path = path.resolve()
-    new = path.with_name(f".{path.name}-new")
     try:
         text = path.read_text("utf-8")
         text = f"{text.rstrip()}\n\n{server_section(peer)}"
         config.parse(text, str(path))
-        status = path.stat()
-        new.unlink(missing_ok=True)
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            os.fchown(descriptor, status.st_uid, status.st_gid)
-            os.fchmod(descriptor, status.st_mode & 0o7777)
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-        new.replace(path)
+        write_whole(path, text.encode(), like=path.stat())
     except OSError as error:
         raise ConfigError(f"cannot be written: {error.strerror}", str(path)) from error
 

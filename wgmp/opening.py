@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from wgmp import config as quick
 from wgmp import control, sandbox, system, tun, uapi_server
 from wgmp.control_server import ControlServer
-from wgmp.errors import ConfigError, SocketError
+from wgmp.errors import ConfigError, RingError
 from wgmp.fastpath.choice import load
 from wgmp.inheritance import Inheritance
 from wgmp.observe.metrics_server import MetricsServer, bind
@@ -62,7 +62,10 @@ class Opened:
 
 
 def open_gateway(start: Start) -> Opened:
-    """Open what is not inherited. Raises WgmpError, and leaves nothing open then."""
+    """Open what is not inherited. Raises WgmpError, and leaves no path behind then.
+
+    The process is to end then, and its descriptors with it.
+    """
     interface, options, inherited = start.interface, start.options, start.inherited
     topology = _topology(options)
     limits = sandbox.decide(options.sandbox, options.user)
@@ -88,7 +91,9 @@ def open_gateway(start: Start) -> Opened:
         listener = inherited.control or uapi_server.bind_socket(control.socket_path(interface))
     except OSError as error:
         _remove(uapi)
-        raise SocketError(f"cannot open the UDP sockets: {error.strerror}") from error
+        raise RingError(
+            f"there are not enough memory or descriptors for the gateway's rings: {error.strerror}"
+        ) from error
     except BaseException:
         _remove(uapi)
         raise

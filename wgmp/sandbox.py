@@ -37,7 +37,7 @@ from dataclasses import dataclass
 
 from wgmp import landlock, seccomp, system
 from wgmp.errors import ConfigError
-from wgmp.syscalls import PR_SET_PDEATHSIG, prctl
+from wgmp.syscalls import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, prctl
 
 # linux/capability.h
 CAP_KILL, CAP_SETGID, CAP_SETUID = 5, 6, 7
@@ -47,7 +47,6 @@ _CAPABILITY_VERSION_3 = 0x2008_0522
 _CAPABILITY_SETS = struct.Struct("=6I")  # effective, permitted, inheritable: low words, then high
 
 # linux/prctl.h
-_PR_SET_DUMPABLE = 4
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
@@ -140,7 +139,7 @@ def enter(sandbox: Sandbox) -> None:
     # The kernel forgets this one with the old user.
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     _set_capabilities(())
-    prctl(_PR_SET_DUMPABLE, 0)
+    prctl(PR_SET_DUMPABLE, 0)
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
     if sandbox.landlock:
         landlock.enter(sandbox.landlock)

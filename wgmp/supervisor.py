@@ -32,7 +32,7 @@ from wgmp import inheritance, logs, memory, offload, system
 from wgmp.child import Child, spawn
 from wgmp.children import Children
 from wgmp.device import Device
-from wgmp.errors import ControlError, RoleError, WgmpError
+from wgmp.errors import ControlError, RoleError, SocketError, WgmpError
 from wgmp.eventhub import DropWatch, EventHub, changes_in
 from wgmp.events import ConfigurationChanged
 from wgmp.fabric import Fabric
@@ -75,7 +75,7 @@ class Supervisor:
     `silent`: roles print nothing (a daemon's). `limits`: what roles run under. `shared_sessions`:
     they outlive a worker. `inherited`: UDP sockets and memory to begin with, instead of new ones;
     `manager` keeps the sockets. `fastpath`: None for the best there is. Raises SocketError,
-    RingError at once; `run` raises RoleError when a role cannot start or keeps dying.
+    RingError, OSError without memory; `run`: RoleError when a role cannot start or keeps dying.
 
     `holding`: no change of the configuration is taken now, for a successor has it already.
     """
@@ -127,7 +127,10 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.device = Device(self, capacity=ROWS)
-        self.device.set_listen_port(0)
+        try:
+            self.device.set_listen_port(0)
+        except OSError as error:
+            raise SocketError(f"cannot open the UDP sockets: {error.strerror}") from error
         self.device.set_fwmark(self._udp.fwmark)
         self.device.take_orders()
 

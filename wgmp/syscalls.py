@@ -11,6 +11,7 @@ from typing import Any
 
 # linux/prctl.h
 PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG = 1, 2
+PR_SET_DUMPABLE = 4
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

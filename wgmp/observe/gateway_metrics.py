@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from wgmp import __version__
-from wgmp.keys import public_key_of, to_base64
+from wgmp.keys import to_base64
 from wgmp.observe import collect
 from wgmp.observe.balance import Stage, books
 from wgmp.observe.exposition import Family, Sample, labels
@@ -34,8 +34,8 @@ _STAGE_TERMS = (
 def gateway_families(supervisor: Supervisor) -> Iterator[Family]:
     """Yield all families that are not about single peers."""
     interface = supervisor.interface
-    private_key = supervisor.device.private_key
-    public_key = to_base64(public_key_of(private_key)) if private_key else ""
+    key = supervisor.device.public_key
+    public_key = to_base64(key) if key else ""
     yield Family(
         "wireguard_device_info",
         "gauge",

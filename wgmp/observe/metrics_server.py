@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from wgmp.errors import SocketError
+from wgmp.hangwatch import HANG_LIMIT_S
 from wgmp.observe import collect
 from wgmp.observe.exposition import CONTENT_TYPE, write
 from wgmp.observe.gateway_metrics import gateway_families
@@ -26,8 +27,9 @@ _MAX_REQUEST_BYTES = 8192
 _MAX_CLIENTS = 8
 _REQUEST_LIMIT_S = 5.0
 _ANSWER_LIMIT_S = 30.0
-# An idle role turns once a second; one that has not for so long is about to be replaced.
-_HEARTBEAT_LIMIT_S = 2.0
+_ONE_REQUEST = (
+    f"one request of at most {_MAX_REQUEST_BYTES} bytes, within {_REQUEST_LIMIT_S:.0f} s\n"
+)
 _REASONS = {
     200: "OK",
     400: "Bad Request",
@@ -63,7 +65,7 @@ def ailments(supervisor: Supervisor) -> list[str]:
         if not process.pid
         else f"{process.name} has not turned for {process.heartbeat_age_s:.1f} s"
         for process in collect.processes(supervisor)
-        if not process.pid or process.heartbeat_age_s > _HEARTBEAT_LIMIT_S
+        if not process.pid or process.heartbeat_age_s > HANG_LIMIT_S
     ]
 
 
@@ -103,7 +105,7 @@ class MetricsServer:
                 async with asyncio.timeout(_REQUEST_LIMIT_S):
                     head = await reader.readuntil(b"\r\n\r\n")
             except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-                await _say(writer, 400, "one request of at most 8192 bytes, within 5 s\n")
+                await _say(writer, 400, _ONE_REQUEST)
                 return
             async with asyncio.timeout(_ANSWER_LIMIT_S):
                 await self._answer(head, writer)

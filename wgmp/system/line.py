@@ -97,7 +97,7 @@ class StreamLine:
         sent = (
             socket.send_fds(self._socket, [framed], descriptors)
             if descriptors
-            else (self._socket.send(framed))
+            else self._socket.send(framed)
         )
         self._unsent = framed[sent:]
 
