@@ -19,7 +19,7 @@ from wgmp.addresses import parse_endpoint, parse_prefix
 from wgmp.device import Device
 from wgmp.keys import clamp, public_key_of
 from wgmp.orders import SetPeer
-from wgmp.peertable import PeerFigures
+from wgmp.peertable import RowFigures
 from wgmp.uapi import LINE_BYTES_MAX, answer_get, answer_set, apply_set
 from wgmp.uapi_keys import UapiError
 from wgmp.uapi_server import socket_path
@@ -27,7 +27,7 @@ from wgmp.uapi_server import socket_path
 KEY = bytes([7]) * 32
 ONE, TWO = "01" * 32, "02" * 32
 PEER = f"public_key={ONE}"
-NOTHING = PeerFigures(None, 0, 0, 0)
+NOTHING = RowFigures(None, 0, 0, 0)
 
 
 class Sockets:
@@ -62,7 +62,7 @@ def peer(device: Device, public_key: str = ONE) -> object:
     return entry.keepalive, entry.endpoint, [*entry.allowed_ips]
 
 
-def get(device: Device, figures: PeerFigures = NOTHING) -> list[str]:
+def get(device: Device, figures: RowFigures = NOTHING) -> list[str]:
     return answer_get(device, lambda peer: figures).decode().split("\n")
 
 
@@ -145,7 +145,7 @@ def test_all_keys_are_set_and_told_again(device: Device) -> None:
         "endpoint=[2001:db8::1]:65535",
     ]
     assert set_lines(device, *lines) == 0
-    assert get(device, PeerFigures(None, 12_000_000_034, 5, 6)) == [
+    assert get(device, RowFigures(None, 12_000_000_034, 5, 6)) == [
         f"private_key={clamp(KEY).hex()}",
         "listen_port=51820",
         "fwmark=4294967295",
@@ -182,7 +182,7 @@ def test_what_is_zero_is_left_out_of_the_device(device: Device) -> None:
 
 def test_the_live_endpoint_is_told_instead_of_the_configured_one(device: Device) -> None:
     set_lines(device, PEER, "endpoint=192.0.2.1:1")
-    roamed = PeerFigures(parse_endpoint("[fe80::1%3]:7"), 0, 0, 0)
+    roamed = RowFigures(parse_endpoint("[fe80::1%3]:7"), 0, 0, 0)
     assert "endpoint=[fe80::1%3]:7" in get(device, roamed)
     assert "endpoint=192.0.2.1:1" in get(device)
 

@@ -22,7 +22,7 @@ from wgmp import config, keys
 from wgmp.addresses import parse_endpoint
 from wgmp.device import Device
 from wgmp.errors import ConfigError, SocketError
-from wgmp.peertable import PeerFigures
+from wgmp.peertable import RowFigures
 from wgmp.uapi_server import Limits, UapiServer, bind_socket, socket_path
 
 OK = b"errno=0\n\n"
@@ -52,7 +52,7 @@ class Served:
     ) -> None:
         self.path = path
         self.device = Device(Sockets())
-        self.figures: dict[int, PeerFigures] = {}
+        self.figures: dict[int, RowFigures] = {}
         self.changes = 0
         self.server = UapiServer(self.device, self._status, self._changed, limits)
         self._loop = new_loop()
@@ -88,8 +88,8 @@ class Served:
             client.shutdown(socket.SHUT_WR)
             return read_all(client)
 
-    def _status(self, peer: int) -> PeerFigures:
-        return self.figures.get(peer, PeerFigures(None, 0, 0, 0))
+    def _status(self, peer: int) -> RowFigures:
+        return self.figures.get(peer, RowFigures(None, 0, 0, 0))
 
     def _changed(self) -> None:
         self.changes += 1
@@ -378,7 +378,7 @@ def test_wg_show_tells_handshake_transfer_and_where_the_peer_is(gateway: Served)
     entry = gateway.device.peers[keys.from_base64(A)]
     now = time.time_ns()
     live = parse_endpoint("[2001:db8::7]:7")
-    gateway.figures[entry.peer] = PeerFigures(live, now - 30_000_000_000, 2048, 5 << 20)
+    gateway.figures[entry.peer] = RowFigures(live, now - 30_000_000_000, 2048, 5 << 20)
     shown = wg(gateway, "show")
     assert "endpoint: [2001:db8::7]:7" in shown
     assert "latest handshake: 3" in shown

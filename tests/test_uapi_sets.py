@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wgmp.device import Device
-from wgmp.peertable import PeerFigures
+from wgmp.peertable import RowFigures
 from wgmp.uapi import answer_get, answer_set
 
 KEYS = [f"{number:02x}" * 32 for number in (1, 2, 3)]
@@ -88,7 +88,7 @@ def answer(device: Device, lines: list[str]) -> bytes:
 
 def told(device: Device) -> bytes:
     """Return what the device says of itself."""
-    return answer_get(device, lambda peer: PeerFigures(None, 0, 0, 0))
+    return answer_get(device, lambda peer: RowFigures(None, 0, 0, 0))
 
 
 @settings(deadline=None)

@@ -53,7 +53,7 @@ _ATTEMPTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class PeerFigures:
+class RowFigures:
     """What a row says of its peer. `last_handshake_ns`: Unix nanoseconds, 0 never."""
 
     endpoint: Endpoint | None
@@ -95,10 +95,10 @@ class PeerTable:
         words = self._words[_SESSIONS::ROW_WORDS].tolist()
         return [row for row, word in enumerate(words) if word]
 
-    def figures(self, peer: int) -> PeerFigures:
+    def figures(self, peer: int) -> RowFigures:
         """Return what the row says; zeros when its tenant is another peer (or none yet)."""
         row = self.row(peer)
-        return row.figures() if row.is_tenant() else PeerFigures(None, 0, 0, 0)
+        return row.figures() if row.is_tenant() else RowFigures(None, 0, 0, 0)
 
     def drops(self, peer: int) -> dict[str, int]:
         """Return the peer's drops that happened, by the reason's lower-case name."""
@@ -205,10 +205,10 @@ class PeerRow:
         packed = self._get(_ENDPOINT, ENDPOINT_BYTES + _SERIAL_BYTES)
         return int.from_bytes(packed[ENDPOINT_BYTES:], "little")
 
-    def figures(self) -> PeerFigures:
+    def figures(self) -> RowFigures:
         """Return the row's figures."""
         words, start = self._words, self._start
-        return PeerFigures(
+        return RowFigures(
             self.endpoint(), words[start + _HANDSHAKE], words[start + _RX], words[start + _TX]
         )
 

@@ -27,7 +27,7 @@ from wgmp.addresses import format_endpoint, format_prefix
 from wgmp.device import Device, DeviceFullError
 from wgmp.keys import to_hex
 from wgmp.peerentry import PeerEntry
-from wgmp.peertable import PeerFigures
+from wgmp.peertable import RowFigures
 from wgmp.uapi_keys import Stanza, UapiError, key_of, take_device_line, take_peer_line
 
 # A line longer than Go's bufio.MaxScanTokenSize is EIO in wireguard-go.
@@ -37,7 +37,7 @@ _NANOSECONDS = 1_000_000_000
 
 _log = logging.getLogger(__name__)
 
-StatusSource = Callable[[int], PeerFigures]
+StatusSource = Callable[[int], RowFigures]
 """Answers a peer id with what has become of the peer: `PeerTable.figures`."""
 
 
@@ -117,7 +117,7 @@ def _describe(device: Device, status: StatusSource) -> Iterator[str]:
         yield from _describe_peer(entry, status(entry.peer))
 
 
-def _describe_peer(entry: PeerEntry, figures: PeerFigures) -> Iterator[str]:
+def _describe_peer(entry: PeerEntry, figures: RowFigures) -> Iterator[str]:
     endpoint = figures.endpoint or entry.endpoint
     seconds, nanoseconds = divmod(figures.last_handshake_ns, _NANOSECONDS)
     yield (

@@ -33,7 +33,7 @@ from wgmp.errors import ConfigError, WgmpError
 from wgmp.fastpath import virtio
 from wgmp.fastpath.virtio import VirtioHeader
 from wgmp.orders import decode_orders, encode_orders
-from wgmp.peertable import PeerFigures
+from wgmp.peertable import RowFigures
 from wgmp.protocol.outcome import Endpoint
 from wgmp.record import LENGTHS_OFFSET
 from wgmp.shm import PAGE_BYTES
@@ -223,7 +223,7 @@ def uapi_set(data: bytes) -> None:
     device = Device(_Outside(), capacity=64)
     answer = uapi.answer_set(device, data)
     assert answer.startswith(b"errno=")
-    told = uapi.answer_get(device, lambda peer: PeerFigures(None, 0, 0, 0))
+    told = uapi.answer_get(device, lambda peer: RowFigures(None, 0, 0, 0))
     assert told.endswith(b"errno=0\n\n")
     _travel(device)
 

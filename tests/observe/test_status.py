@@ -17,7 +17,7 @@ from wgmp.errors import ControlError
 from wgmp.keys import public_key_of, to_base64
 from wgmp.observe.status import ask, parse
 from wgmp.observe.status_text import StatusText
-from wgmp.peertable import PeerFigures
+from wgmp.peertable import RowFigures
 
 NOW = 1_700_000_000
 PRIVATE = b"\x40" + bytes(30) + b"\x40"
@@ -34,7 +34,7 @@ class Anything:
         """Grant the mark."""
 
 
-def answer(device: Device, figures: dict[int, PeerFigures]) -> str:
+def answer(device: Device, figures: dict[int, RowFigures]) -> str:
     """Return what the device says, of its peers by number."""
     said = uapi.answer_get(device, lambda peer: figures[peer & 0xFFFFF])
     return said.decode()
@@ -54,8 +54,8 @@ def test_every_line_of_wg_show_is_there() -> None:
         device.add_allowed_ip(busy, parse_prefix(text))
     here = parse_endpoint("[2001:db8::1]:7")
     figures = {
-        0: PeerFigures(here, (NOW - 3661) * 10**9, 1536, 3 << 20),
-        1: PeerFigures(None, 0, 0, 0),
+        0: RowFigures(here, (NOW - 3661) * 10**9, 1536, 3 << 20),
+        1: RowFigures(None, 0, 0, 0),
     }
     keys = [to_base64(bytes([number]) * 32) for number in (1, 2)]
     status = parse("wg0", answer(device, figures), {keys[0]: "office"}, hide_keys=True)
@@ -91,7 +91,7 @@ def test_every_line_of_wg_show_is_there() -> None:
 def test_the_last_handshake_is_told_in_words(then: int, text: str) -> None:
     device = Device(Anything())
     device.add_peer(b"\x01" * 32)
-    said = answer(device, {0: PeerFigures(None, then * 10**9, 0, 0)})
+    said = answer(device, {0: RowFigures(None, then * 10**9, 0, 0)})
     shown = StatusText(False, NOW).devices([parse("wg0", said, {}, hide_keys=True)])
     assert f"  latest handshake: {text}" in shown.splitlines()
 
@@ -100,7 +100,7 @@ ENDPOINTS = st.sampled_from([None, *map(parse_endpoint, ("192.0.2.1:1", "[fe80::
 BYTES = st.integers(0, 2**64 - 1)
 PEERS = st.lists(
     st.tuples(
-        st.builds(PeerFigures, ENDPOINTS, st.integers(0, 2**62), BYTES, BYTES),
+        st.builds(RowFigures, ENDPOINTS, st.integers(0, 2**62), BYTES, BYTES),
         st.integers(0, 65535),
         st.lists(st.integers(0, 32), max_size=3, unique=True),
     ),
@@ -111,7 +111,7 @@ PEERS = st.lists(
 @settings(deadline=None)
 @given(PEERS)
 def test_what_any_device_says_is_understood(
-    peers: list[tuple[PeerFigures, int, list[int]]],
+    peers: list[tuple[RowFigures, int, list[int]]],
 ) -> None:
     device = Device(Anything())
     expected = {}

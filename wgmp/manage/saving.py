@@ -22,12 +22,12 @@ from wgmp.files import read_text, write_whole
 from wgmp.keys import ZERO_KEY, clamp
 from wgmp.manage import quick_file
 from wgmp.peerentry import PeerEntry
-from wgmp.peertable import PeerFigures
+from wgmp.peertable import RowFigures
 from wgmp.protocol.outcome import Endpoint
 
 log = logging.getLogger("wgmp")
 
-Figures = Callable[[int], PeerFigures]
+Figures = Callable[[int], RowFigures]
 """What has become of a peer, by its id: `PeerTable.figures`."""
 
 Endpoints = Mapping[bytes, Endpoint | None]
