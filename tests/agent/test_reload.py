@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 
 import pytest
@@ -163,6 +164,18 @@ def test_a_network_moves_to_another_interface_and_its_default_route_with_it(site
     assert (site.interface in site.space.links(), other in site.space.links()) == (False, True)
     assert site.space.run("ip", "rule").stdout.count("fwmark") == 1
     assert site.pings("10.77.0.2")
+
+
+@pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft")
+def test_an_address_that_comes_to_a_default_route_is_protected_as_the_first(site: Site) -> None:
+    whole = site.home(peer_lines=('allowed_ips = ["0.0.0.0/0"]',))
+    site.start(site.head(), whole)
+    site.wait_for_state("running")
+    assert "ip daddr 10.77.0.1 fib" in site.space.run("nft", "list", "ruleset").stdout
+    more = whole.replace('["10.77.0.1/24"]', '["10.77.0.1/24", "10.79.0.1/24"]')
+    site.file.write_text(site.head() + more)
+    assert site.wgmp("reload").stdout == "changed: home\n"
+    assert "ip daddr 10.79.0.1 fib" in site.space.run("nft", "list", "ruleset").stdout
 
 
 def test_a_gateway_that_is_killed_is_started_again(site: Site) -> None:

@@ -2,11 +2,12 @@
 
 | differs | how it changes |
 |---|---|
-| addresses, MTU, routes narrower than a default route | each by itself; sessions go on |
+| MTU, routes narrower than a default route | each by itself; sessions go on |
+| addresses, the mark | the same, unless there are default routes: their rules name them |
 | the hooks | with the next connect |
-| table, DNS, default routes, and the mark when there are some | the link is undone and made anew |
+| table, DNS, default routes and what their rules name | the link is undone and made anew |
 
-A link that goes down ends its sessions, as the kernel's does; hence the first row. One that cannot
+A link that goes down ends its sessions, as the kernel's does; hence the first rows. One that cannot
 be made anew is made what it was.
 """
 
@@ -29,7 +30,7 @@ from wgmp.protocol.outcome import Endpoint
 
 log = logging.getLogger("wgmp")
 
-_LIVE = {"addresses", "mtu", "allowed_ips", "endpoints", "hooks"}
+_LIVE = {"mtu", "allowed_ips", "endpoints", "hooks"}
 
 
 def settings_of(
@@ -141,7 +142,7 @@ def _can_live(before: LinkSettings, wanted: LinkSettings) -> bool:
     names = LinkSettings.__struct_fields__
     changed = {name for name in names if getattr(before, name) != getattr(wanted, name)}
     defaults = _defaults(wanted)
-    live = _LIVE if defaults else _LIVE | {"fwmark"}
+    live = _LIVE if defaults else _LIVE | {"fwmark", "addresses"}
     return changed <= live and defaults == _defaults(before)
 
 
