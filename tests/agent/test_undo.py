@@ -42,6 +42,21 @@ def test_hooks_run_in_order_and_a_failing_one_undoes_the_whole_start(site: Site)
     assert site.traces() == before
 
 
+def test_an_agent_killed_at_the_last_hook_leaves_word_of_it(site: Site) -> None:
+    seen = site.directory / "seen"
+    ledger = site.socket.with_name("networks.json")
+    hook = f"post_down = ['! ip link show %i && cat {ledger} > {seen}']"
+    site.start(site.head(run_hooks="true"), site.home(hook, "enable_wireguard = false"))
+    site.wgmp("connect", "home")
+    site.wgmp("disconnect", "home")
+    assert "home" in seen.read_text()
+    seen.unlink()
+    site.file.write_text(site.head(run_hooks="true") + site.home(hook, "post_up = ['exit 3']"))
+    site.wgmp("reload", check=False)
+    assert "home" in seen.read_text(), "the interface is gone by then, after a failure, too"
+    assert not ledger.exists()
+
+
 def test_a_start_can_be_broken_off(site: Site) -> None:
     slow = ("pre_up = ['sleep 0.3']", "post_up = ['sleep 30']", "enable_wireguard = false")
     site.start(site.head(run_hooks="true"), site.home(*slow))

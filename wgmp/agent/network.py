@@ -4,13 +4,14 @@
 |---|---|
 | secret keys read, or made | (they stay; in memory they are wiped at once) |
 | pre_up hooks | post_down hooks |
-| a gateway process | its end, and with it the interface |
+| a gateway process, written down (leftovers.py) | its end, and with it the interface |
 | the gateway configured over UAPI | |
 | addresses, MTU, routes, DNS, post_up hooks (manage/link.py) | its journal |
 | its endpoints kept, its end watched | |
 
-Undoing goes through the steps backwards, on a stop as on a start that failed. Whatever goes
-wrong with a network stays with it: it is the network's state, with the reason.
+Undoing goes through the steps backwards, on a stop as on a start that failed; what was written down
+is struck out when nothing is left. Whatever goes wrong with a network stays with it: it is the
+network's state, with the reason.
 """
 
 from __future__ import annotations
@@ -165,11 +166,11 @@ class Network:
                 endpoints = await resolve.first_endpoints(settings.peers)
                 wanted = links.settings_of(settings, self._agent, endpoints.values())
                 await link.before(wanted)
+                undo.callback(self._ledger.remove, self.name)  # the last: until then work is left
                 undo.push_async_callback(link.take_down)
                 gateway = await GatewayProcess.start(self.name, interface)
                 undo.push_async_callback(gateway.stop)
                 self._ledger.add(self.name, interface, gateway.pid)
-                undo.callback(self._ledger.remove, self.name)
                 self.public_key = keys.to_base64(secrets.private.public())
                 lines = device_lines.lines(settings, secrets, endpoints)
                 await _tell_gateway(settings, lines)
