@@ -9,6 +9,10 @@ from pathlib import Path
 from wgmp.errors import UNDECODABLE, ControlError
 
 
+class NobodyError(ControlError):
+    """Nobody listens at the socket: there is none, or it was left by one that was killed."""
+
+
 @contextlib.contextmanager
 def asking(path: Path, server: str, place: str, start: str) -> Iterator[None]:
     """Raise ControlError for what goes wrong in the block, which asks at the socket `path`.
@@ -21,7 +25,7 @@ def asking(path: Path, server: str, place: str, start: str) -> Iterator[None]:
     except PermissionError:
         raise ControlError(f"{path} is not yours to use: run as root") from None
     except (FileNotFoundError, ConnectionRefusedError):
-        raise ControlError(f"no {server} runs on {place}: start one with `{start}`") from None
+        raise NobodyError(f"no {server} runs on {place}: start one with `{start}`") from None
     except (OSError, *UNDECODABLE) as error:
         reason = str(error) or "timed out"
         raise ControlError(f"the {server} on {place} does not answer: {reason}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,3 +86,13 @@ def test_an_interface_that_nobody_runs_is_one_line(gateway: Gateway) -> None:
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "nosuch0" in done.stderr
+
+
+def test_an_agent_that_was_killed_does_not_hide_interfaces(
+    gateway: Gateway, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "agent.sock"))
+    run, environment = gateway.namespace.run, {"WGMP_AGENT_SOCKET": str(tmp_path / "agent.sock")}
+    shown = run(WGMP, "status", gateway.interface, environment=environment).stdout
+    assert gateway.public_key in shown

@@ -109,11 +109,16 @@ def _asking(
 
 
 def show_status(parsed: argparse.Namespace) -> bool:
-    """Print the status of the agent's network `parsed.name`; return whether it has one."""
-    from wgmp.agent.client import RefusedError
+    """Print the status of the agent's network `parsed.name`; return whether there is one."""
+    if not socket_of(parsed).exists():
+        return False
+    from wgmp.agent.client import RefusedError  # what asks takes a while to import
+    from wgmp.asking import NobodyError
 
     try:
         return _asking(_status)(parsed) == 0
+    except NobodyError:  # an agent that was killed leaves its socket
+        return False
     except RefusedError as error:
         if error.code != "no_such_network":
             raise
