@@ -106,6 +106,10 @@ class Site:
             self.file.write_text("\n".join(tables))
         command = (WGMP, "agent", "--config", str(self.file))
         self.process = self.space.start(*command, log=self.log, environment=environment)
+        self.wait_until_it_serves()
+
+    def wait_until_it_serves(self) -> None:
+        """Wait until the agent that was started answers."""
         wait_for(self._serves, START_LIMIT_S, "the agent serves its socket")
 
     def _serves(self) -> bool:

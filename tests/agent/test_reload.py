@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 
 import pytest
 
+from tests.e2e.tunnel import WGMP
 from tests.e2e.wire import udp_socket
+from wgmp.agent.leftovers import started_at
 from wgmp.netns import wait_for
 
 from .site import PORT, Site
@@ -176,6 +179,25 @@ def test_an_address_that_comes_to_a_default_route_is_protected_as_the_first(site
     site.file.write_text(site.head() + more)
     assert site.wgmp("reload").stdout == "changed: home\n"
     assert "ip daddr 10.79.0.1 fib" in site.space.run("nft", "list", "ruleset").stdout
+
+
+def test_a_reload_while_leftovers_are_cleared_waits_for_its_turn(site: Site) -> None:
+    stubborn = "trap 'sleep 1; exit' TERM; echo ready; while :; do sleep 0.1; done"
+    log = site.directory / "stubborn.log"
+    left = site.space.start("bash", "-c", stubborn, log=log)
+    wait_for(log.read_text, 10, "the leftover ignores SIGTERM")
+    entry = {"interface": "wgleft", "pid": left.pid, "started": started_at(left.pid)}
+    site.socket.parent.mkdir()
+    site.socket.with_name("networks.json").write_text(json.dumps({"old": entry}))
+    site.file.write_text(site.head() + site.home())
+    site.process = site.space.start(WGMP, "agent", "--config", str(site.file), log=site.log)
+    wait_for(lambda: "old: clearing" in site.log.read_text(), 10, "the agent clears")
+    site.process.send_signal(signal.SIGHUP)
+    site.wait_until_it_serves()
+    site.wait_for_state("running")
+    wait_for(lambda: "reloaded: " in site.log.read_text(), 10, "the reload is done")
+    assert site.states() == {"home": "running"}
+    assert site.log.read_text().count("home is starting") == 1
 
 
 def test_a_gateway_that_is_killed_is_started_again(site: Site) -> None:

@@ -64,9 +64,10 @@ class Agent:
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload_by_signal)
         try:
-            await self._ledger.clear(self._run)
-            for name, settings in self._settings.networks.items():
-                self._add(name, settings)
+            async with self._reload_turn:  # SIGHUP may come already
+                await self._ledger.clear(self._run)
+                for name, settings in self._settings.networks.items():
+                    self._add(name, settings)
             await self._server.start()
             log.info("the agent runs %d networks of %s", len(self._networks), self._file)
             self._manager.ready(f"{len(self._networks)} networks")
