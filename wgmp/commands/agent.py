@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wgmp import logs, platforms
+from wgmp.commands.events import in_words
 from wgmp.logs import LogLevel
 from wgmp.options import log_format_of, log_level
 
@@ -174,8 +175,7 @@ async def _stop(client: Client, parsed: argparse.Namespace) -> int:
 
 async def _events(client: Client, parsed: argparse.Namespace) -> int:
     async for event in client.subscribe():
-        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.time))
-        print(f"{when} {event.source}: {event.text()}", flush=True)
+        print(in_words(event), flush=True)
     return 0
 
 

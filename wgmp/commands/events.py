@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+if TYPE_CHECKING:
+    from wgmp.events import Event
 
 
 def add_to(commands: Any) -> None:
@@ -24,6 +27,11 @@ def _events(parsed: argparse.Namespace) -> int:
         if parsed.json:
             print(msgspec.json.encode(event).decode(), flush=True)
         else:
-            when = datetime.fromtimestamp(event.time).isoformat(" ", "milliseconds")
-            print(f"{when} {event.source}: {event.text()}", flush=True)
+            print(in_words(event), flush=True)
     return 0
+
+
+def in_words(event: Event) -> str:
+    """Return an event, a gateway's or the agent's, as a line for people."""
+    when = datetime.fromtimestamp(event.time).isoformat(" ", "milliseconds")
+    return f"{when} {event.source}: {event.text()}"
