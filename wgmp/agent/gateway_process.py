@@ -17,13 +17,11 @@ import sys
 from wgmp import control, uapi_server
 from wgmp.agent import uapi_client
 from wgmp.errors import CommandError, ControlError, RoleError
+from wgmp.manage.backend import POLL_S, START_LIMIT_S, STOP_LIMIT_S
 from wgmp.syscalls import signal_name
 
 log = logging.getLogger("wgmp")
 
-_START_LIMIT_S = 30.0
-_STOP_LIMIT_S = 10.0
-_POLL_S = 0.05
 _LINE_BYTES_MAX = 1 << 16
 
 _NOT_FOR_GATEWAYS = {
@@ -98,7 +96,7 @@ class GatewayProcess:
             with contextlib.suppress(ProcessLookupError):
                 self._process.terminate()
             try:
-                await asyncio.wait_for(self._process.wait(), _STOP_LIMIT_S)
+                await asyncio.wait_for(self._process.wait(), STOP_LIMIT_S)
             except TimeoutError:
                 log.warning("%s: the gateway does not stop: killing it", self._name)
                 self._process.kill()
@@ -110,11 +108,11 @@ class GatewayProcess:
         ready = asyncio.create_task(self._answers())
         first = asyncio.FIRST_COMPLETED
         try:
-            await asyncio.wait([ended, ready], timeout=_START_LIMIT_S, return_when=first)
+            await asyncio.wait([ended, ready], timeout=START_LIMIT_S, return_when=first)
             if ended.done():
                 raise RoleError(ended.result() or "the gateway ended before it was ready")
             if not ready.done():
-                raise RoleError(f"the gateway is not ready after {_START_LIMIT_S:.0f} s")
+                raise RoleError(f"the gateway is not ready after {START_LIMIT_S:.0f} s")
         finally:
             ended.cancel()
             ready.cancel()
@@ -124,7 +122,7 @@ class GatewayProcess:
             try:
                 await uapi_client.get(self.interface)
             except ControlError:
-                await asyncio.sleep(_POLL_S)
+                await asyncio.sleep(POLL_S)
             else:
                 return
 

@@ -9,6 +9,11 @@ import msgspec
 from wgmp.config import PeerConfig, QuickConfig
 from wgmp.errors import CommandError
 
+# How long a gateway of ours may take, on a machine that has much else to do.
+START_LIMIT_S = 30.0
+STOP_LIMIT_S = 10.0
+POLL_S = 0.05
+
 
 class PeerStatus(msgspec.Struct, frozen=True):
     """A peer as `wg` shows it. `handshake_at`: seconds since 1970, 0 for never."""

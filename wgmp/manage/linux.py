@@ -18,14 +18,10 @@ from wgmp import uapi_server
 from wgmp.config import PeerConfig, QuickConfig
 from wgmp.errors import CommandError, UnsupportedPlatformError
 from wgmp.manage import link, routes, wg
-from wgmp.manage.backend import with_peer, without_peer
+from wgmp.manage.backend import POLL_S, START_LIMIT_S, STOP_LIMIT_S, with_peer, without_peer
 from wgmp.manage.journal import Journal
 from wgmp.manage.runner import Commands, Runner
 from wgmp.manage.settings import settings_of
-
-_START_LIMIT_S = 30.0
-_STOP_LIMIT_S = 10.0
-_POLL_S = 0.05
 
 
 class LinuxBackend(abc.ABC):
@@ -118,15 +114,15 @@ class WgmpBackend(LinuxBackend):
     async def make(self, interface: str) -> None:
         """Make the bare interface."""
         command = (sys.executable, "-m", "wgmp", "supervise", interface)
-        await self._run.run(*command, limit_s=_START_LIMIT_S)
+        await self._run.run(*command, limit_s=START_LIMIT_S)
 
     async def end(self, interface: str) -> None:
         """Wait for the gateway's end after its interface's, so that another can have the name."""
         socket = uapi_server.socket_path(interface)
-        for _ in range(int(_STOP_LIMIT_S / _POLL_S)):
+        for _ in range(int(STOP_LIMIT_S / POLL_S)):
             if not socket.exists():
                 return
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(POLL_S)
         raise CommandError(f"the gateway of {interface} does not end: {socket} is still there")
 
 

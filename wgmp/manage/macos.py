@@ -16,14 +16,10 @@ from pathlib import Path
 from wgmp.config import PeerConfig, QuickConfig
 from wgmp.errors import CommandError
 from wgmp.manage import ifconfig, wg
-from wgmp.manage.backend import with_peer, without_peer
+from wgmp.manage.backend import POLL_S, START_LIMIT_S, STOP_LIMIT_S, with_peer, without_peer
 from wgmp.manage.runner import Commands, Runner
 from wgmp.manage.settings import settings_of
 from wgmp.uapi_server import SOCKET_DIRECTORY
-
-_START_LIMIT_S = 30.0
-_STOP_LIMIT_S = 10.0
-_POLL_S = 0.05
 
 
 class MacosBackend:
@@ -93,11 +89,11 @@ class MacosBackend:
         """See `Backend.delete`."""
         utun = self._utun(interface)
         self._socket(utun).unlink(missing_ok=True)
-        for _ in range(int(_STOP_LIMIT_S / _POLL_S)):
+        for _ in range(int(STOP_LIMIT_S / POLL_S)):
             if (await self._run.run("ifconfig", utun, check=False)).code:
                 self._file(interface).unlink()
                 return
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(POLL_S)
         raise CommandError(f"the gateway of {interface} does not end: {utun} is still there")
 
     async def _start(self, interface: str) -> str:
@@ -106,7 +102,7 @@ class MacosBackend:
         file.unlink(missing_ok=True)
         file.parent.mkdir(parents=True, exist_ok=True)
         command = (sys.executable, "-m", "wgmp", "supervise", "utun")
-        await self._run.run("env", f"WG_TUN_NAME_FILE={file}", *command, limit_s=_START_LIMIT_S)
+        await self._run.run("env", f"WG_TUN_NAME_FILE={file}", *command, limit_s=START_LIMIT_S)
         return self._utun(interface)
 
     def _utun(self, interface: str) -> str:
