@@ -28,7 +28,8 @@ def stage_rates(before: Snapshot, after: Snapshot) -> list[Rate]:
 
 
 def _through(stage: Stage) -> tuple[int, int, int]:
-    if stage.name.endswith("_reader"):
+    # Readers of several queues have numbers.
+    if stage.name.rstrip("0123456789").endswith("_reader"):
         return stage.records_out, stage.packets_out, stage.bytes_out
     return stage.records_in, stage.packets_in, stage.bytes_in
 
