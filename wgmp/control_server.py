@@ -11,7 +11,6 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -30,6 +29,7 @@ from wgmp.control import (
 )
 from wgmp.errors import UNDECODABLE, ControlError
 from wgmp.observe.collect import collect
+from wgmp.socketpath import SocketPath
 from wgmp.taphost import Capture
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class ControlServer:
         self._supervisor = supervisor
         self._server: asyncio.AbstractServer | None = None
         self._connections = 0
-        self._path = Path(listener.getsockname())
+        self._path = SocketPath(listener)
         # Set by whoever knows how the gateway is handed over.
         self.upgrade: Callable[[Sequence[str]], Awaitable[Upgraded]] = _no_upgrade
 
@@ -75,7 +75,7 @@ class ControlServer:
 
     def stop(self) -> None:
         """Stop answering and remove the path."""
-        self._path.unlink(missing_ok=True)
+        self._path.remove()
         if self._server is not None:
             self._server.close()
         self._listener.close()

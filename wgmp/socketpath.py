@@ -1,4 +1,4 @@
-"""The path of a gateway's UAPI socket. As with wireguard-go, deleting it stops the gateway."""
+"""The path of a listening socket. As with wireguard-go, deleting that of UAPI stops the gateway."""
 
 from __future__ import annotations
 

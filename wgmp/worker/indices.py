@@ -25,13 +25,11 @@ class Indices:
         self._by_index[index] = peer
         return index
 
-    def keep(self, index: int, peer: int) -> bool:
-        """Take a predecessor's index over; return False when the table knows another owner."""
+    def keep(self, index: int, peer: int) -> None:
+        """Take a predecessor's index over, unless the table knows another owner."""
         row = self._table.row(index)
-        if row is None or self._peers.tenant(row) != peer:
-            return False
-        self._by_index[index] = peer
-        return True
+        if row is not None and self._peers.tenant(row) == peer:
+            self._by_index[index] = peer
 
     def free(self, index: int) -> None:
         """Give a receiver index back."""
