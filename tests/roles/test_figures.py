@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 
+from wgmp.counters import Counter
+from wgmp.record import ENDPOINT_BYTES
+
 from .rig import GATEWAY_INNER, HERE, INNER, Rig, packet
 
 INITIATION, RESPONSE, KEEPALIVE = 148, 92, 32
@@ -51,3 +54,12 @@ def test_the_last_handshake_is_the_last_that_was_completed() -> None:
     before = time.time_ns()
     rig.connect(raw)
     assert before <= rig.fabric.peers.figures(1).last_handshake_ns <= time.time_ns()
+
+
+def test_admission_counts_the_bytes_of_what_it_takes_and_gives() -> None:
+    rig = Rig()
+    rig.connect(rig.add_peer())
+    counters = rig.admission.counters
+    assert counters.value(Counter.BYTES_IN) == ENDPOINT_BYTES + INITIATION
+    assert counters.value(Counter.PACKETS_IN) == counters.value(Counter.PACKETS_OUT) == 1
+    assert counters.value(Counter.BYTES_OUT) > INITIATION, "it hands on what it has opened, too"

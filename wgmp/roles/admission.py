@@ -97,7 +97,7 @@ class Admission(Role):
             record = self._queue.peek()
             if record is None:
                 break
-            self.counters.add(Counter.RECORDS_IN)
+            self.counters.record_in(record.count, record.used)
             for addressed in record.packets():
                 reason = self._admit(addressed, now)
                 if reason is not None:
@@ -105,7 +105,6 @@ class Admission(Role):
                     self._show(addressed, reason)
             looked_at += record.count
             self._queue.release()
-        self.counters.add(Counter.PACKETS_IN, looked_at)
         return self._queue.waiting() > 0
 
     def _admit(self, addressed: memoryview, now: float) -> DropReason | None:
@@ -217,3 +216,4 @@ class Admission(Role):
         record.append(message)
         self.counters.add(Counter.RECORDS_OUT)
         self.counters.add(Counter.PACKETS_OUT)
+        self.counters.add(Counter.BYTES_OUT, record.used)
