@@ -132,6 +132,7 @@ class NetworkManager:
     ) -> None:
         """Add a peer, or change the one of this key. `keepalive_s`: 0 is off.
 
+        Allowed IPs get routes, but 0.0.0.0/0 and ::/0: a default route is left to wg-quick.
         Raises ConfigError for what is no key, prefix or endpoint; CommandError; ControlError
         before `initialize`.
         """
