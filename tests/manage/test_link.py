@@ -13,7 +13,7 @@ import pytest
 from wgmp.addresses import parse_endpoint, parse_prefix
 from wgmp.errors import CommandError
 from wgmp.manage import link
-from wgmp.manage.journal import Journal
+from wgmp.manage.journal import Journal, Undo
 from wgmp.manage.runner import Done
 from wgmp.manage.settings import LinkSettings
 
@@ -142,6 +142,21 @@ def test_the_mtu_falls_back_to_the_default_route_and_to_ethernet(tmp_path: Path)
     ):
         up = Done(("ip", "link", "set", "mtu", str(mtu), "up", "dev", "wg0"))
         up_and_down(LinkSettings(endpoints=(endpoint,)), [unreachable, *routes, up], tmp_path)
+
+
+def test_a_disk_that_takes_no_more_keeps_nothing_from_being_undone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    steps = [("ip", "address", "delete", each, "dev", "wg0") for each in ("one", "two", "three")]
+    run = Replay([Done(SHOW), *map(Done, steps)])
+    journal = Journal(tmp_path / "run" / "wg0.undo")
+    for step in steps:
+        journal.add(Undo(command=step, of_link=True))
+    journal.path.parent.rename(tmp_path / "gone")
+    journal.path.parent.touch()  # where no directory can be made now
+    asyncio.run(link.take_down("wg0", run, journal))
+    assert run.ran[1:] == steps[::-1]
+    assert "cannot write" in caplog.text
 
 
 def test_what_cannot_be_undone_is_said_and_the_rest_goes_on(

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from wgmp.agent.gateway_process import remove_sockets
-from wgmp.errors import UNDECODABLE
+from wgmp.errors import UNDECODABLE, PrivilegeError
 from wgmp.files import write_whole
 from wgmp.manage import link
 from wgmp.manage.journal import Journal
@@ -38,7 +38,7 @@ class RunningGateway(msgspec.Struct, frozen=True):
 
 
 class Ledger:
-    """The file of the gateways that run, by network. Raises OSError where it cannot be written."""
+    """The file of the gateways that run, by network. Raises PrivilegeError if it takes no more."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -67,7 +67,11 @@ class Ledger:
         if not self._running:
             self._path.unlink(missing_ok=True)
             return
-        write_whole(self._path, msgspec.json.encode(self._running))
+        try:
+            write_whole(self._path, msgspec.json.encode(self._running))
+        except OSError as error:
+            text = f"cannot write {self._path}: {error.strerror}"
+            raise PrivilegeError(text, error.errno or 0) from error
 
 
 def _read(path: Path) -> dict[str, RunningGateway]:

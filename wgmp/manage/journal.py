@@ -64,17 +64,23 @@ class Journal:
         return tuple(self._file.steps)
 
     def add(self, step: Undo) -> None:
-        """Write down how the step that is taken next will be undone."""
+        """Write down how the step that is taken next will be undone. Raises PrivilegeError."""
         self._file.steps.append(step)
         self._write()
 
     def drop_last(self) -> None:
-        """Forget the newest step; with the last one the file goes too."""
+        """Forget the newest step; with the last one the file goes too.
+
+        Never raises: what stays in the file is undone in vain once more, which does no harm.
+        """
         del self._file.steps[-1]
-        if self._file.steps:
-            self._write()
-        else:
-            self.path.unlink(missing_ok=True)
+        try:
+            if self._file.steps:
+                self._write()
+            else:
+                self.path.unlink(missing_ok=True)
+        except (OSError, PrivilegeError) as error:
+            log.warning("%s", error)
 
     def of_others(self, shared: str) -> Undo | None:
         """Return the step by which another interface of this namespace shares a setting."""
