@@ -9,8 +9,9 @@ it may be megabytes, and holds keys.
 | tun, udp, uapi, control | the TUN, the UDP sockets, the listening sockets |
 | the others | shared memory that lasts: peers, peer drops, indices, sessions, counters |
 
-`FORMAT` counts the changes to the estate and to the layout of that memory. A successor that has
-another one is refused: it is started anew instead, and its peers shake hands.
+`FORMAT` counts the changes to the estate and to the layout of that memory which another version
+would misread. A successor that has another one is refused: it is started anew instead, and its
+peers shake hands.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -105,7 +105,7 @@ async def hand_over(gateway: Leaving, program: Sequence[str]) -> tuple[int, str,
             await gateway.hold()
             _send_estate(ours, *gateway.bequeath())
             await _hear(ours, Prepared, _PREPARE_LIMIT_S)
-            roles = _children(successor.pid)
+            roles.extend(_children(successor.pid))
             started = asyncio.get_running_loop().time()
             orderly = await gateway.leave()
             ours.send(encode(Go(orderly)))
@@ -138,13 +138,11 @@ def _start(
         raise ControlError(f"{program[0]} cannot be run: {reason}") from error
 
 
-def _children(pid: int) -> list[int]:
-    """Return a descriptor (pidfd) of each child of a process."""
-    found = []
+def _children(pid: int) -> Iterator[int]:
+    """Yield a descriptor (pidfd) of each child of a process. Raises OSError."""
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         with contextlib.suppress(ProcessLookupError):
-            found.append(os.pidfd_open(int(child)))
-    return found
+            yield os.pidfd_open(int(child))
 
 
 async def _all_gone(processes: list[int]) -> None:
