@@ -99,6 +99,8 @@ class Host:
             kept.add("gso_max_size")
             for volatile in {"ifindex", "link_index"} | kept:
                 entry.pop(volatile, None)
+            for address in entry["addr_info"]:
+                address.pop("tentative", None)  # for a second or so
         text = json.dumps(every)
         routes = [shown("ip", f"-{family}", "route", "show", "table", "all") for family in (4, 6)]
         rules = [shown("ip", f"-{family}", "rule", "show") for family in (4, 6)]

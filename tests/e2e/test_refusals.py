@@ -9,7 +9,7 @@ import pytest
 
 from wgmp.netns import UAPI_DIRECTORY, Namespace, Namespaces, wait_for
 
-from .tunnel import WGMP, WGMPD
+from .tunnel import WGMP, WGMPD, is_listened_at
 
 pytestmark = pytest.mark.root
 
@@ -50,7 +50,8 @@ def test_a_number_of_queues_that_cannot_be_is_refused(space: Namespace, queues: 
 def test_a_second_gateway_of_the_same_name_is_refused(space: Namespace, tmp_path: Path) -> None:
     name = space.interface_name("wg")
     first = space.start(WGMPD, "-f", name, log=tmp_path / "log")
-    wait_for((UAPI_DIRECTORY / f"{name}.sock").exists, 10, "the first one starts")
+    path = UAPI_DIRECTORY / f"{name}.sock"
+    wait_for(lambda: is_listened_at(path), 10, "the first one starts")
     done = space.run(WGMPD, "-f", name, check=False)
     assert done.returncode != 0
     (line,) = done.stderr.splitlines()

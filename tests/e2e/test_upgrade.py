@@ -14,7 +14,7 @@ from wgmp.netns import Namespaces, wait_for
 
 from .conftest import MakeTunnel
 from .torture import Wiretap, flow, longest_gap
-from .tunnel import WGMP, WGMPD, Gateway, Tunnel, exists, key, outage
+from .tunnel import WGMP, WGMPD, Gateway, Tunnel, exists, is_listened_at, key, outage
 
 pytestmark = [pytest.mark.root, pytest.mark.alone]
 
@@ -119,7 +119,8 @@ def test_a_gateway_that_belongs_to_another_program_is_not_taken_from_it(
     name = space.interface_name("wg")
     owner = ("setpriv", "--pdeathsig", "TERM", "--")  # as the agent starts its gateways
     space.start(*owner, WGMPD, "-f", name, log=tmp_path / "log")
-    wait_for(control.socket_path(name).exists, 15, "the gateway starts")
+    path = control.socket_path(name)
+    wait_for(lambda: is_listened_at(path), 15, "the gateway starts")
     with pytest.raises(ControlError, match="start it anew there"):
         control.upgrade(name, [sys.executable, "-m", "wgmp"])
     assert space.run("wg", "show", name, "listen-port").stdout.strip()

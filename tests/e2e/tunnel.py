@@ -59,6 +59,12 @@ def exists(pid: int) -> bool:
     return state not in "ZX"
 
 
+def is_listened_at(path: Path) -> bool:
+    """Return whether somebody listens at a Unix socket's path, which is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 @dataclass
 class Gateway:
     """One end of a tunnel: a program that serves `interface` in `namespace`."""
@@ -93,9 +99,7 @@ class Gateway:
     def _serves(self) -> bool:
         code = self.process.poll()
         assert code is None, f"{self.program} exited with {code}: {self.log.read_text()}"
-        # Its path is there a moment before anybody listens, and `wg` removes it then.
-        with socket.socket(socket.AF_UNIX) as probe:
-            return probe.connect_ex(str(self.socket)) == 0
+        return is_listened_at(self.socket)
 
     def wg(self, *arguments: str, stdin: str | None = None) -> str:
         """Run `wg`; return what it printed. Fails the test when it fails."""
