@@ -319,15 +319,17 @@ def drain(sock: socket.socket) -> None:
             sock.recv(1 << 16, socket.MSG_DONTWAIT)
 
 
+class Talker(Actor):
+    """Tells more events of a record than there is room for."""
+
+    def step(self, now: float) -> bool:
+        """Tell them before it takes the record."""
+        for _ in range(self.inputs[0].waiting() and 1000):
+            self.emit(SessionExpired(peer="k" * 40_000))
+        return super().step(now)
+
+
 def test_events_that_find_no_room_are_lost_and_counted(stage: MakeStage) -> None:
-    event: AnyEvent = SessionExpired(peer="k" * 40_000)
-
-    class Talker(Actor):
-        def step(self, now: float) -> bool:
-            for _ in range(self.inputs[0].waiting() and 1000):
-                self.emit(event)
-            return super().step(now)
-
     one = stage(Talker)
     one.order(Begin())
     one.offer("talk")
@@ -339,3 +341,14 @@ def test_events_that_find_no_room_are_lost_and_counted(stage: MakeStage) -> None
         told.append(report.event)
     assert len(told) - 1 + told[-1].count == 1000
     assert one.end() == 0
+
+
+def test_a_report_waits_for_room_behind_events(stage: MakeStage) -> None:
+    one = stage(Talker)
+    one.order(Begin())
+    one.offer("talk")
+    one.hear("record talk")
+    one.order(Drain())
+    while isinstance(report := one.report(), Happened):
+        pass
+    assert report == Drained()

@@ -24,6 +24,7 @@ from functools import partial
 from wgmp import logs, system
 from wgmp.counters import Counter
 from wgmp.events import AnyEvent, Outbox
+from wgmp.interest import Interest, is_broken
 from wgmp.orders import (
     Begin,
     Drain,
@@ -49,6 +50,8 @@ _LONGEST_SLEEP_S = 1.0
 _HEARTBEAT_S = 0.1
 # Messages of orders taken at one go by a role that lacks a peer.
 _MOST_CAUGHT_UP = 8
+# A supervisor that reads nothing for so long is taken for one that is gone.
+_REPORT_WAIT_S, _TRIES_TO_REPORT = 0.1, 50
 # A successor is shown again what its predecessor died of, if it was a record. Killed from
 # outside, they rarely die young twice.
 _SUSPICIOUS_DEATHS = 2
@@ -88,10 +91,19 @@ def run(
 
 
 def _report(control: Line, report: Report) -> None:
-    try:
-        control.send(encode_report(report), [])
-    except OSError:
-        log.debug("the supervisor is gone, nobody hears: %s", report)
+    """Send a report; wait for room where events have filled the line."""
+    message = encode_report(report)
+    for _ in range(_TRIES_TO_REPORT):
+        try:
+            control.send(message, [])
+            return
+        except BlockingIOError:
+            with system.Poller() as room:
+                room.register(control.fileno(), select.POLLOUT)
+                room.poll(_REPORT_WAIT_S)
+        except OSError:
+            break
+    log.debug("the supervisor is gone, nobody hears: %s", report)
 
 
 class Loop:
@@ -113,11 +125,9 @@ class Loop:
         self._doorbell = doorbell
         self._control = control
         self._sockets = sockets
-        self._poller = system.Poller()
-        self._interest: dict[int, int] = {}
+        self._interest = Interest()
         self._readers: dict[int, Role] = {}
         self._next_beat = 0.0
-        self._blocked_on: int | None = None
         self._begun = False
         self._draining = False
         self._drained = False
@@ -135,14 +145,14 @@ class Loop:
         busy = False
         while not self._stopping:
             timeout = 0.0 if busy else self._fall_asleep()
-            events = self._poller.poll(timeout)
+            events = self._interest.wait(timeout)
             if not busy:
                 self._doorbell.wake_up()
             now = boottime()
-            broken = 0
+            broken = False
             for descriptor, mask in events:
                 self._dispatch(descriptor, now)
-                broken |= mask & _BROKEN
+                broken |= is_broken(mask)
             busy = False
             draining = self._draining
             for role in self._roles:
@@ -157,7 +167,7 @@ class Loop:
                 _report(self._control, Drained())
             if broken:
                 self._watch()  # a role that has given its descriptor up is not woken by it again
-            self._watch_writers()
+            self._interest.write(self._blocked())
         for role in self._roles:
             role.teardown()
 
@@ -191,7 +201,7 @@ class Loop:
         self._outbox.tick()
         self._doorbell.fall_asleep()
         # A role that waits for a descriptor to drain leaves its rings as they are.
-        if self._blocked_on is None and any(map(RingReader.waiting, self._rings)):
+        if self._interest.blocked_on is None and any(map(RingReader.waiting, self._rings)):
             return 0.0
         self._sleeps += 1
         now = boottime()
@@ -269,38 +279,7 @@ class Loop:
         return None
 
     def _watch(self) -> None:
-        """Let the poller watch what the roles read, the doorbell and the control socket."""
+        """Wait for what the roles read, the doorbell and the control socket."""
         reading = [] if self._draining else self._roles
         self._readers = {fd: role for role in reading for fd in role.descriptors()}
-        wanted = [*self._readers, self._doorbell.descriptor, self._control.fileno()]
-        self._set_interest(dict.fromkeys(wanted, select.POLLIN))
-        self._blocked_on = None
-
-    def _watch_writers(self) -> None:
-        blocked = self._blocked()
-        if blocked == self._blocked_on:
-            return
-        self._blocked_on = blocked
-        wanted = {
-            fd: mask & ~select.POLLOUT for fd, mask in self._interest.items() if mask != _OUT_ONLY
-        }
-        if blocked is not None:
-            wanted[blocked] = wanted.get(blocked, 0) | select.POLLOUT
-        self._set_interest(wanted)
-
-    def _set_interest(self, wanted: dict[int, int]) -> None:
-        for descriptor in self._interest.keys() - wanted.keys():
-            try:
-                self._poller.unregister(descriptor)
-            except (OSError, ValueError):
-                continue  # closed by now, and so forgotten by the kernel
-        for descriptor, mask in wanted.items():
-            if descriptor not in self._interest:
-                self._poller.register(descriptor, mask)
-            elif self._interest[descriptor] != mask:
-                self._poller.modify(descriptor, mask)
-        self._interest = wanted
-
-
-_OUT_ONLY = select.POLLOUT
-_BROKEN = select.POLLERR | select.POLLHUP
+        self._interest.read([*self._readers, self._doorbell.descriptor, self._control.fileno()])

@@ -105,13 +105,8 @@ class Supervisor:
         self._manager = manager
         rehearse()
         self.memory = LastingMemory(inherited.memory)
-        fabric = Fabric(
-            topology,
-            shared_sessions,
-            fastpath=fastpath,
-            memory=self.memory,
-            roles=inherited.roles,
-        )
+        lasting = self.memory, inherited.roles
+        fabric = Fabric(topology, shared_sessions, None, fastpath, *lasting)
         self.events = EventHub()
         self._drop_watch = DropWatch(fabric.counters, self.events)
         self.children = Children(self, fabric, self.events)
