@@ -131,8 +131,9 @@ class Reader:
         log = directory / "machine.log"
         machine = self.space.start("sh", "-c", f"cd {directory} && {MACHINE}", log=log)
         wait_for(lambda: "ready" in log.read_text(), LIMIT_S, "the machine is there")
-        mounts, network = f"/proc/{machine.pid}/ns/mnt", f"/proc/{machine.pid}/ns/net"
-        self._enter = ["nsenter", f"--mount={mounts}", f"--net={network}", "bash", "-c"]
+        # Its root, too: the tests may run in a chroot.
+        target = ("--target", str(machine.pid), "--mount", "--net", "--root")
+        self._enter = ["nsenter", *target, "bash", "-c"]
         self._staying: list[subprocess.Popen[str]] = []
         self.peer = key("pubkey", key("genkey"))
 
