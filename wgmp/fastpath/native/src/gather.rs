@@ -126,7 +126,8 @@ impl Gather {
         self.place = Place::Spill;
     }
 
-    /// Put packets of one label, the bytes `at` of what `view` returned, into a record for `ring`; count them as drops when there is none. `lengths`: of each packet.
+    /// Put packets of one label, the bytes `at` of what `view` returned, into a record for `ring`;
+    /// count them as drops when there is none. `lengths`: of each packet.
     pub fn put(
         &mut self,
         ring: usize,
