@@ -55,7 +55,16 @@ class Hooks(msgspec.Struct, frozen=True, kw_only=True):
         return [name for name, commands in names.items() if commands]
 
 
-class InterfaceConfig(_Section, frozen=True, kw_only=True):
+class Hooked(msgspec.Struct, frozen=True, kw_only=True):
+    """What has hooks among its fields."""
+
+    @property
+    def hooks(self) -> Hooks:
+        """All hooks together."""
+        return msgspec.convert(self, Hooks, from_attributes=True)
+
+
+class InterfaceConfig(_Section, Hooked, frozen=True, kw_only=True):
     """The [Interface] section.
 
     `private_key`: 32 bytes, b"" if not given. `listen_port`: 0 picks one. `mtu`: bytes, None
@@ -76,16 +85,6 @@ class InterfaceConfig(_Section, frozen=True, kw_only=True):
     pre_down: tuple[str, ...] = ()
     post_down: tuple[str, ...] = ()
     save_config: bool = False
-
-    @property
-    def hooks(self) -> Hooks:
-        """All hooks together."""
-        return Hooks(
-            pre_up=self.pre_up,
-            post_up=self.post_up,
-            pre_down=self.pre_down,
-            post_down=self.post_down,
-        )
 
 
 class PeerConfig(_Section, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ import msgspec
 from msgspec import Meta
 
 from wgmp.agent.values import Address, AllowedIP, DnsEntry, HostPort, PublicKey, TableName
-from wgmp.config import Hooks
+from wgmp.config import Hooked
 from wgmp.config_grammar import FWMARK_MAX, KEEPALIVE_MAX, MTU_MAX, MTU_MIN
 from wgmp.system import RUN_DIRECTORY
 
@@ -70,7 +70,7 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     persistent_keepalive_secs: _Keepalive = 0
 
 
-class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NetworkSettings(Hooked, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One network: an interface with its peers.
 
     `enable_wireguard`: start it with the agent. `interface`: "" for the network's name.
@@ -95,16 +95,6 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     pre_down: tuple[str, ...] = ()
     post_down: tuple[str, ...] = ()
     peers: tuple[PeerSettings, ...] = ()
-
-    @property
-    def hooks(self) -> Hooks:
-        """All hooks together."""
-        return Hooks(
-            pre_up=self.pre_up,
-            post_up=self.post_up,
-            pre_down=self.pre_down,
-            post_down=self.post_down,
-        )
 
     def peer(self, name_or_key: str) -> PeerSettings | None:
         """Return the peer of this name or public key, if there is one."""
