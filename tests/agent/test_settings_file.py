@@ -144,6 +144,15 @@ def test_mistakes_in_json_are_told_with_their_line_too() -> None:
         settings_file.parse("[]", "agent.json")
 
 
+def test_metrics_are_served_at_an_address_of_each_networks_own() -> None:
+    text = '[network.a]\nmetrics = "{}"\n[network.b]\nmetrics = "127.0.0.1:9586"\n'
+    assert parse(text.format("[::1]:9586")).networks["a"].metrics == "[::1]:9586"
+    with pytest.raises(ConfigError, match=r"toml:2: network\.a\.metrics: localhost:1 is not an IP"):
+        parse(text.format("localhost:1"))
+    with pytest.raises(ConfigError, match=r"toml:4: .*127.0.0.1:9586 is taken by network\.a\.metr"):
+        parse(text.format("127.0.0.1:9586"))
+
+
 def test_both_spellings_of_the_endpoint_at_once_are_refused() -> None:
     text = WHOLE.replace('endpoint = "192', 'endpoints = []\nendpoint = "192')
     with pytest.raises(ConfigError, match=r"toml:27: .*write endpoint or endpoints, not both"):

@@ -130,9 +130,10 @@ def test_a_network_is_chosen_by_name_among_several() -> None:
         exchange.choose_network(networks, "c", "x.toml")
 
 
-def test_several_endpoints_and_a_key_not_made_yet_are_noticed(tmp_path: Path) -> None:
+def test_what_a_wg_quick_file_cannot_say_and_a_key_not_made_yet_are_noticed(tmp_path: Path) -> None:
     text = f"""
         [network.a]
+        metrics = "127.0.0.1:9586"
         [[network.a.peers]]
         public_key = "{A}"
         endpoints = ["one.example.org:1", "two.example.org:2"]
@@ -143,6 +144,7 @@ def test_several_endpoints_and_a_key_not_made_yet_are_noticed(tmp_path: Path) ->
     assert config.peers[0].endpoint == "one.example.org:1"
     assert f"there is no {tmp_path}/a/private.key: PrivateKey is left out" in notices
     assert f"{A} has several endpoints: only the first is written" in notices
+    assert "metrics: start the gateway with --metrics 127.0.0.1:9586" in notices
 
 
 def taken_as_settings_take_it(config: QuickConfig) -> QuickConfig:

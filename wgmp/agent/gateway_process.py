@@ -33,6 +33,7 @@ _NOT_FOR_GATEWAYS = {
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
     "WGMP_CONFIG",
+    "WGMP_METRICS",
     "WG_TUN_FD",
     "WG_UAPI_FD",
 }
@@ -50,14 +51,16 @@ class GatewayProcess:
         self._reader = asyncio.create_task(self._relay())
 
     @classmethod
-    async def start(cls, name: str, interface: str) -> GatewayProcess:
+    async def start(cls, name: str, interface: str, metrics: str | None = None) -> GatewayProcess:
         """Start the gateway of network `name`; return when it serves UAPI.
 
-        Raises RoleError with its last words when it cannot, CommandError without setpriv and
-        when another gateway has its socket.
+        `metrics`: where it is to serve them, None for nowhere. Raises RoleError with its last
+        words when it cannot, CommandError without setpriv and when another gateway has its socket.
         """
         await _refuse_if_served(interface)
         command = [sys.executable, "-m", "wgmp", "supervise", interface, "--foreground"]
+        if metrics is not None:
+            command += ["--metrics", metrics]
         try:
             process = await asyncio.create_subprocess_exec(
                 "setpriv",
@@ -143,7 +146,11 @@ class GatewayProcess:
 
 
 def _environment() -> dict[str, str]:
-    """Return ours without what is meant for the agent alone: its service manager, and files."""
+    """Return ours without what is the agent's alone, and what only one gateway can have.
+
+    Those are its service manager, and files; and an address to serve metrics on, for which each
+    network has a setting.
+    """
     return {name: value for name, value in os.environ.items() if name not in _NOT_FOR_GATEWAYS}
 
 

@@ -168,7 +168,7 @@ class Network:
                 await link.before(wanted)
                 undo.callback(self._ledger.remove, self.name)  # the last: until then work is left
                 undo.push_async_callback(link.take_down)
-                gateway = await GatewayProcess.start(self.name, interface)
+                gateway = await GatewayProcess.start(self.name, interface, settings.metrics)
                 undo.push_async_callback(gateway.stop)
                 self._ledger.add(self.name, interface, gateway.pid)
                 self.public_key = keys.to_base64(secrets.private.public())

@@ -25,7 +25,15 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from wgmp.agent.values import Address, AllowedIP, DnsEntry, HostPort, PublicKey, TableName
+from wgmp.agent.values import (
+    Address,
+    AllowedIP,
+    DnsEntry,
+    HostPort,
+    Place,
+    PublicKey,
+    TableName,
+)
 from wgmp.config import Hooked
 from wgmp.config_grammar import FWMARK_MAX, KEEPALIVE_MAX, MTU_MAX, MTU_MIN
 from wgmp.system import RUN_DIRECTORY
@@ -77,8 +85,9 @@ class NetworkSettings(Hooked, frozen=True, kw_only=True, forbid_unknown_fields=T
     `mtu`: bytes; None goes by the routes to the endpoints, as wg-quick does.
     `private_key_path`: None for private.key in the keys directory, made when missing.
     `listen_port`: 0 picks one. `fwmark`: 0 for none, or, where all traffic goes through the
-    tunnel, for one that is picked. `table`: as wg-quick's Table. The hooks are shell commands
-    in which %i is the interface.
+    tunnel, for one that is picked. `table`: as wg-quick's Table. `metrics`: where the
+    gateway serves them, None for nowhere. The hooks are shell commands in which %i is the
+    interface.
     """
 
     enable_wireguard: bool = True
@@ -90,6 +99,7 @@ class NetworkSettings(Hooked, frozen=True, kw_only=True, forbid_unknown_fields=T
     dns: tuple[DnsEntry, ...] = ()
     table: TableName = TableName("auto")
     fwmark: _Mark = 0
+    metrics: Place | None = None
     pre_up: tuple[str, ...] = ()
     post_up: tuple[str, ...] = ()
     pre_down: tuple[str, ...] = ()

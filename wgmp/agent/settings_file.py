@@ -87,6 +87,11 @@ def _settings(tables: dict[str, Any]) -> Settings:
     _refuse_twice(
         (network.interface, ["network", name, "interface"]) for name, network in networks.items()
     )
+    _refuse_twice(
+        (network.metrics, ["network", name, "metrics"])
+        for name, network in networks.items()
+        if network.metrics is not None
+    )
     return Settings(agent=agent, networks=networks)
 
 

@@ -12,7 +12,7 @@ import re
 from typing import Any
 
 from wgmp import config_grammar
-from wgmp.addresses import format_prefix, parse_prefix, split_host_port
+from wgmp.addresses import format_prefix, parse_address, parse_prefix, split_host_port
 from wgmp.keys import KeyFormatError, from_base64
 from wgmp.protocol.allowedips import Prefix
 
@@ -70,6 +70,20 @@ class HostPort(Value):
             split_host_port(text)
         except ValueError as error:
             raise ValueError(f'{text} {error}: write for example "vpn.example.org:51820"') from None
+        return super().__new__(cls, text)
+
+
+class Place(Value):
+    """Where a gateway serves metrics, such as 127.0.0.1:9586."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: str) -> Place:
+        """Check the text; a name is no address."""
+        try:
+            parse_address(split_host_port(text)[0])
+        except ValueError as error:
+            raise ValueError(f'{text} {error}: write for example "127.0.0.1:9586"') from None
         return super().__new__(cls, text)
 
 

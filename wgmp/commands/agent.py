@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 import time
@@ -19,6 +20,8 @@ from wgmp.options import log_format_of, log_level
 if TYPE_CHECKING:
     from wgmp.agent import api
     from wgmp.agent.client import Client
+
+log = logging.getLogger("wgmp")
 
 _SOCKET_VARIABLE = "WGMP_AGENT_SOCKET"
 
@@ -77,6 +80,11 @@ def _agent(parsed: argparse.Namespace) -> int:
     form = log_format_of("WGMP_LOG_FORMAT", os.environ.get("WGMP_LOG_FORMAT", ""))
     logs.set_up(level, form, os.environ)
     logs.name_process("agent")
+    if os.environ.get("WGMP_METRICS"):
+        log.warning(
+            "WGMP_METRICS is one gateway's, and not heeded: write metrics = ... into the settings "
+            "of each network"
+        )
     return _run_agent(file.absolute(), settings)
 
 

@@ -158,6 +158,8 @@ def to_quick(
         private_key = _read_key(private)
     else:
         notices.append(f"there is no {private}: PrivateKey is left out")
+    if network.metrics:
+        notices.append(f"metrics: start the gateway with --metrics {network.metrics}")
     for peer in network.peers:
         if len(peer.endpoints) > 1:
             label = peer.name or peer.public_key
