@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from wgmp import control
 from wgmp.control_server import ControlServer
+from wgmp.errors import ControlError
 from wgmp.uapi_server import bind_socket
 
 Play = Callable[[Path], Awaitable[None]]
@@ -95,5 +97,18 @@ def test_a_request_that_fails_unexpectedly_is_answered_and_logged(
         answer = await ask(path, b'{"action": "stats"}\n')
         assert answer == {"error": "internal error: AttributeError: the log says where"}
         assert "this should not happen" in caplog.text
+
+    serve(tmp_path, play)
+
+
+def test_who_asks_too_much_is_told_so_and_not_that_nobody_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "socket_path", lambda interface: tmp_path / "control.sock")
+
+    async def play(path: Path) -> None:
+        # More than the socket takes: the client still speaks when it is hung up on.
+        with pytest.raises(ControlError, match=f"^{TOO_LONG}$"):
+            await asyncio.to_thread(control.upgrade, "wg0", ["wgmp", "x" * 4_000_000])
 
     serve(tmp_path, play)

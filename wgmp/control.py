@@ -162,7 +162,9 @@ def _asking(interface: str, request: Request) -> Iterator[tuple[socket.socket, B
     with asking_gateway(path, interface), socket.socket(socket.AF_UNIX) as client:
         client.settimeout(_CLIENT_TIMEOUT_S)
         client.connect(str(path))
-        client.sendall(encode(request) + b"\n")
+        # Who is refused before all was asked finds out why below.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            client.sendall(encode(request) + b"\n")
         with client.makefile("rb") as answer:
             yield client, answer
 

@@ -150,7 +150,7 @@ class ControlServer:
         """
         hub = self._supervisor.events
         subscription = hub.subscribe()
-        hung_up = asyncio.ensure_future(reader.read())
+        hung_up = asyncio.ensure_future(_hung_up(reader))
         hung_up.add_done_callback(lambda _: subscription.close())
         try:
             writer.write(b"{}\n")
@@ -176,13 +176,19 @@ class ControlServer:
             taphost.send_descriptors(writer.get_extra_info("socket").fileno(), descriptors)
             writer.write(encode(answer) + b"\n")
             await writer.drain()
-            await reader.read()
+            await _hung_up(reader)
         finally:
             self._supervisor.fabric.taps.stop()
 
 
 async def _no_upgrade(program: Sequence[str]) -> Upgraded:
     raise ControlError("this gateway cannot be handed over")
+
+
+async def _hung_up(reader: asyncio.StreamReader) -> None:
+    """Wait until the client has hung up; whatever it says until then is not kept."""
+    while await reader.read(_MAX_REQUEST_BYTES):
+        pass
 
 
 async def _read_request(reader: asyncio.StreamReader) -> Request | Refusal:
