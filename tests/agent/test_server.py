@@ -178,6 +178,26 @@ def test_when_all_connections_wait_the_new_one_is_refused(tmp_path: Path) -> Non
     serve(tmp_path, play)
 
 
+def test_a_client_too_many_is_told_so_whenever_it_asks(tmp_path: Path) -> None:
+    async def play(server: ApiServer, path: Path) -> None:
+        asks = b'{"id": 1, "action": "status", "network": "x"}\n'
+        crowd = [await say(path, asks) for _ in range(CLIENTS_MAX)]
+        await asyncio.sleep(0.2)
+        for pause_s in (0.0, 0.2):
+            async with await Client.open(path) as late:
+                await asyncio.sleep(pause_s)
+                with pytest.raises(RefusedError, match="64 clients are served already") as caught:
+                    await late.list()
+                assert caught.value.code == "too_many"
+        more = [await say(path, b"") for _ in range(2 * CLIENTS_MAX)]
+        told = [await reader.readline() for reader, _ in more]
+        assert sum(map(bool, told)) == CLIENTS_MAX, "nobody can hold more than that open"
+        for _, writer in [*crowd, *more]:
+            writer.close()
+
+    serve(tmp_path, play)
+
+
 def test_events_come_to_whoever_subscribed_and_to_nobody_else(tmp_path: Path) -> None:
     async def play(server: ApiServer, path: Path) -> None:
         async with await Client.open(path) as one, await Client.open(path) as other:

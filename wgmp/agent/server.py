@@ -6,6 +6,7 @@ one that breaks a bound is told why and hung up on.
 | bound | who goes |
 |---|---|
 | CLIENTS_MAX connections | the longest quiet that waits for nothing, or else the new one |
+| CLIENTS_MAX more that are being told so | the new one, untold |
 | LINE_BYTES_MAX in a line | whoever sent it |
 | UNREAD_BYTES_MAX of answers and events | whoever does not read |
 """
@@ -58,6 +59,7 @@ class ApiServer:
         self._server: asyncio.AbstractServer | None = None
         # From the longest quiet to the last heard.
         self._clients: dict[_Client, None] = {}
+        self._turned_away = 0
 
     async def start(self) -> None:
         """Begin to answer."""
@@ -86,7 +88,7 @@ class ApiServer:
         client = _Client(writer)
         try:
             if not self._make_room():
-                client.refuse(Refusal(code="too_many", message=f"{CLIENTS_MAX} clients are served"))
+                await self._turn_away(client, reader)
                 return
             self._clients[client] = None
             await self._converse(client, reader)
@@ -107,6 +109,16 @@ class ApiServer:
                 del self._clients[client]
                 return True
         return False
+
+    async def _turn_away(self, client: _Client, reader: asyncio.StreamReader) -> None:
+        if self._turned_away == CLIENTS_MAX:
+            return
+        self._turned_away += 1
+        try:
+            message = f"{CLIENTS_MAX} clients are served already: connect again later"
+            await client.decline(Refusal(code="too_many", message=message), reader)
+        finally:
+            self._turned_away -= 1
 
     async def _converse(self, client: _Client, reader: asyncio.StreamReader) -> None:
         while True:
@@ -170,6 +182,18 @@ class _Client:
         if not self.closing:
             self._writer.write(_encode(Answer(id=None, error=refusal)) + b"\n")
             self.close()
+
+    async def decline(self, refusal: Refusal, reader: asyncio.StreamReader) -> None:
+        """Say why to one that may not have spoken yet, and wait for it to hang up, but not long.
+
+        Hung up on at once, it would find that out when it speaks, and never read why.
+        """
+        self.write(_encode(Answer(id=None, error=refusal)) + b"\n")
+        self._writer.write_eof()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_S):
+                while await reader.read(LINE_BYTES_MAX):
+                    pass
 
     def close(self) -> None:
         """Hang up, once what was said is read, or soon anyhow."""
