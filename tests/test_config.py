@@ -144,6 +144,16 @@ def test_of_a_repeated_single_value_the_last_counts() -> None:
     assert peer("PersistentKeepalive=1\nPersistentKeepalive=2").keepalive == 2
 
 
+def test_wg_quicks_keys_without_a_value_are_as_good_as_not_there() -> None:
+    names = ("Address", "DNS", "MTU", "Table", "PreUp", "PostUp", "PreDown", "PostDown")
+    empty = "".join(f"{name} = # none\n" for name in names)
+    assert interface(empty) == config.InterfaceConfig()
+    lists = "Address=10.0.0.1/24\nDNS=9.9.9.9\nPreUp=true\nPostUp=a\nPreDown=b\nPostDown=c\n"
+    singles = "MTU=1400\nTable=off\n"
+    # of the singles it is the last one that counts
+    assert interface(singles + lists + empty) == interface(lists)
+
+
 def test_a_section_can_be_opened_twice_and_a_file_be_empty() -> None:
     read = parse(f"[Interface]\nMTU=1400\n[Peer]\nPublicKey={A}\n[Interface]\nFwMark=9")
     assert (read.interface.mtu, read.interface.fwmark) == (1400, 9)
@@ -166,8 +176,8 @@ def test_fwmarks_are_read_as_wg_reads_them(line: str, fwmark: int) -> None:
         ("[Interface]\n\nMtv=1", 3, "Mtv is not known in this section: write one of PrivateKey"),
         ("[Interface]\nPublicKey=x", 2, "is not known in this section"),
         ("[Peer]\nAddress=10.0.0.1", 2, "write one of PublicKey, PresharedKey, Endpoint"),
-        ("[Interface]\nMTU=", 2, "MTU has no value: write one, or leave the line out"),
-        ("[Interface]\nMTU=#1", 2, "MTU has no value"),
+        ("[Interface]\nFwMark=", 2, "FwMark has no value: write one, or leave the line out"),
+        ("[Interface]\nSaveConfig=#true", 2, "SaveConfig has no value"),
         ("[Interface]\nMTU=67", 2, "write a number of 68 to 65535"),
         ("[Interface]\nMTU=big", 2, "write a number"),
         ("[Interface]\nListenPort=65536", 2, "write a number of 0 to 65535"),

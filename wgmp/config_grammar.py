@@ -3,8 +3,11 @@
 The grammar is that of `wg setconf` (wireguard-tools src/config.c) with the keys that wg-quick
 adds (src/wg-quick/linux.bash): sections in brackets, `key = value`, keys in any case, "#" to
 the end of the line is a comment, lists by commas or by repeating the key, and of a repeated
-single value the last one counts. A peer's name is what comments have for it. Every mistake is a
-ConfigError with file and line, and with what to write instead; no message holds a key.
+single value the last one counts. Without a value a key of wg-quick's is as good as not there, and
+one of `wg`'s is refused, as they do it. A peer's name is what comments have for it.
+
+Every mistake is a ConfigError with file and line, and with what to write instead; no message
+holds a key.
 """
 
 from __future__ import annotations
@@ -107,16 +110,20 @@ def _friendly_name(comments: list[str]) -> str:
     return next((match[1] for match in found if match), "")
 
 
+_REFUSED = object()
+
+
 class Key(NamedTuple):
     """How a key is spelt, the field it fills, and the reader of its value.
 
-    A reader takes a stripped, non-empty text. A tuple it returns is added to what is there.
-    It raises ValueError with what to write instead.
+    A reader takes a stripped, non-empty text, and raises ValueError with what to write instead.
+    `empty`: what no text stands for. A tuple is added to what is there.
     """
 
     spelling: str
     field: str
     read: Callable[[str], Any]
+    empty: Any = _REFUSED
 
 
 def _take(section: Fields, keys: Mapping[str, Key], content: str) -> None:
@@ -128,10 +135,11 @@ def _take(section: Fields, keys: Mapping[str, Key], content: str) -> None:
     if key is None:
         known = ", ".join(key.spelling for key in keys.values())
         raise ValueError(f"{name} is not known in this section: write one of {known}")
-    if not value.strip():
+    value = value.strip()
+    if not value and key.empty is _REFUSED:
         raise ValueError(f"{key.spelling} has no value: write one, or leave the line out")
     try:
-        found = key.read(value.strip())
+        found = key.read(value) if value else key.empty
     except ValueError as error:
         raise ValueError(f"{key.spelling}: {error}") from None
     section[key.field] = section.get(key.field, ()) + found if isinstance(found, tuple) else found
@@ -247,14 +255,14 @@ INTERFACE_KEYS = _by_name(
     Key("PrivateKey", "private_key", _key),
     Key("ListenPort", "listen_port", _number(0, PORT_MAX)),
     Key("FwMark", "fwmark", _fwmark),
-    Key("Address", "addresses", _addresses),
-    Key("DNS", "dns", _dns),
-    Key("MTU", "mtu", _number(MTU_MIN, MTU_MAX)),
-    Key("Table", "table", _table),
-    Key("PreUp", "pre_up", _hook),
-    Key("PostUp", "post_up", _hook),
-    Key("PreDown", "pre_down", _hook),
-    Key("PostDown", "post_down", _hook),
+    Key("Address", "addresses", _addresses, empty=()),
+    Key("DNS", "dns", _dns, empty=()),
+    Key("MTU", "mtu", _number(MTU_MIN, MTU_MAX), empty=None),
+    Key("Table", "table", _table, empty="auto"),
+    Key("PreUp", "pre_up", _hook, empty=()),
+    Key("PostUp", "post_up", _hook, empty=()),
+    Key("PreDown", "pre_down", _hook, empty=()),
+    Key("PostDown", "post_down", _hook, empty=()),
     Key("SaveConfig", "save_config", _boolean),
 )
 
