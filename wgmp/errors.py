@@ -7,6 +7,9 @@ with errors of their own derive them from one of these.
 
 from __future__ import annotations
 
+import os
+import traceback
+
 import msgspec
 
 EXIT_CODES = (
@@ -82,3 +85,11 @@ class CommandError(WgmpError):
 
 class ControlError(WgmpError):
     """The control socket of a running gateway refused, or there is none."""
+
+
+def unexpected(error: Exception) -> str:
+    """Describe an error that is wgmp's own, with where it was raised, in one line."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f"{os.path.basename(place.filename)}:{place.lineno}"
+    text = " ".join(str(error).split())
+    return f"internal error: {type(error).__name__}: {text} ({where})"

@@ -20,7 +20,7 @@ import uvloop
 from wgmp import config as quick
 from wgmp import inheritance, memory, platforms, sandbox, system
 from wgmp.departure import Departure
-from wgmp.errors import WgmpError
+from wgmp.errors import WgmpError, unexpected
 from wgmp.estate import restore
 from wgmp.manage import ifconfig, link, saving
 from wgmp.manage.journal import Journal
@@ -72,7 +72,7 @@ def _detach(options: Options, config: quick.QuickConfig | None) -> int:
             return 0
         raise WgmpError(message.decode() or "the gateway ended without saying why")
     os.close(reader)
-    code = 1
+    code, waiting = 1, True
     try:
         os.setsid()
         os.chdir("/")
@@ -80,6 +80,8 @@ def _detach(options: Options, config: quick.QuickConfig | None) -> int:
         os.dup2(null, 0)
 
         def ready() -> None:
+            nonlocal waiting
+            waiting = False
             os.write(writer, _READY)
             os.close(writer)
             # From now on nobody reads what is printed.
@@ -87,10 +89,14 @@ def _detach(options: Options, config: quick.QuickConfig | None) -> int:
                 os.dup2(null, descriptor)
 
         code = _run(options, config, ready)
-    except WgmpError as error:
-        code = error.exit_code
-        with contextlib.suppress(OSError):
-            os.write(writer, str(error).encode())
+    except Exception as error:
+        if isinstance(error, WgmpError):
+            said, code = str(error), error.exit_code
+        else:
+            log.debug("this should not happen", exc_info=error)
+            said = f"{unexpected(error)}; with --foreground it shows how it came to that"
+        if waiting:  # else the descriptor is closed, and its number may be another's
+            os.write(writer, said.encode())
     finally:
         os._exit(code)
 

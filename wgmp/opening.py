@@ -131,9 +131,18 @@ def _metrics(start: Start, supervisor: Supervisor) -> MetricsServer | None:
 
 
 def _uapi_listener(descriptor: int | None, interface: str) -> socket.socket:
+    """Return the socket given; raises ConfigError when it is none that `wg` can reach."""
     if descriptor is None:
         return uapi_server.bind_socket(uapi_server.socket_path(interface))
-    return socket.socket(fileno=descriptor)
+    try:
+        listener = socket.socket(fileno=descriptor)
+        listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError as error:
+        raise ConfigError(f"WG_UAPI_FD: {descriptor} is no socket: {error.strerror}") from error
+    has_path = listener.family == socket.AF_UNIX and isinstance(listener.getsockname(), str)
+    if not listens or not has_path:
+        raise ConfigError(f"WG_UAPI_FD: {descriptor} is no listening Unix socket with a path")
+    return listener
 
 
 def _remove(listener: socket.socket) -> None:

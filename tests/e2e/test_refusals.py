@@ -90,6 +90,15 @@ def test_wg_says_that_a_port_is_taken_and_the_old_one_stays(
     assert space.run("wg", "show", name, "listen-port").stdout == before
 
 
+def test_a_mistake_of_wgmp_itself_is_named_with_its_place(space: Namespace) -> None:
+    name = space.interface_name("wg")
+    line = refusal(space, sys.executable, str(Path(__file__).with_name("broken_gateway.py")), name)
+    assert "internal error: AssertionError: two is not three (broken_gateway.py:" in line
+    assert "--foreground" in line
+    assert name not in space.links()
+    assert not (UAPI_DIRECTORY / f"{name}.sock").exists()
+
+
 def test_missing_privileges_are_named(space: Namespace) -> None:
     # Root without capabilities: it may read this Python, wherever it lies, and nothing else.
     drop = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
