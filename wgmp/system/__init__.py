@@ -26,71 +26,27 @@ from __future__ import annotations
 import sys
 
 if sys.platform == "linux":
-    from wgmp.system.linux import (
-        FULL,
-        RUN_DIRECTORY,
-        Lifeline,
-        Poller,
-        become,
-        boottime,
-        close_others,
-        cores,
-        die_with,
-        discard,
-        keep_from_children,
-        keep_from_dumps,
-        line_pair,
-        lock,
-        memory_file,
-        open_bell,
-        open_memory,
-        set_name,
-        silence,
-        strike,
-    )
+    from wgmp.system import linux as chosen
 else:
-    from wgmp.system.posix import (
-        FULL,
-        RUN_DIRECTORY,
-        Lifeline,
-        Poller,
-        become,
-        boottime,
-        close_others,
-        cores,
-        die_with,
-        discard,
-        keep_from_children,
-        keep_from_dumps,
-        line_pair,
-        lock,
-        memory_file,
-        open_bell,
-        open_memory,
-        set_name,
-        silence,
-        strike,
-    )
+    from wgmp.system import posix as chosen
 
-__all__ = [
-    "FULL",
-    "RUN_DIRECTORY",
-    "Lifeline",
-    "Poller",
-    "become",
-    "boottime",
-    "close_others",
-    "cores",
-    "die_with",
-    "discard",
-    "keep_from_children",
-    "keep_from_dumps",
-    "line_pair",
-    "lock",
-    "memory_file",
-    "open_bell",
-    "open_memory",
-    "set_name",
-    "silence",
-    "strike",
-]
+FULL = chosen.FULL
+RUN_DIRECTORY = chosen.RUN_DIRECTORY
+Lifeline = chosen.Lifeline
+Poller = chosen.Poller
+become = chosen.become
+boottime = chosen.boottime
+close_others = chosen.close_others
+cores = chosen.cores
+die_with = chosen.die_with
+discard = chosen.discard
+keep_from_children = chosen.keep_from_children
+keep_from_dumps = chosen.keep_from_dumps
+line_pair = chosen.line_pair
+lock = chosen.lock
+memory_file = chosen.memory_file
+open_bell = chosen.open_bell
+open_memory = chosen.open_memory
+set_name = chosen.set_name
+silence = chosen.silence
+strike = chosen.strike
