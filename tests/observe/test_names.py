@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wgmp.keys import to_base64
-from wgmp.observe.names import MAX_NAME, Names, names_in
+from wgmp.observe.names import Names, names_in
 
 A, B = to_base64(bytes([1] * 32)), to_base64(bytes([2] * 32))
 
@@ -45,7 +45,7 @@ def test_a_name_cannot_steer_a_terminal_nor_fill_the_screen() -> None:
     text = f"[Peer]\n# friendly_name = \x1b[2Jx\x07{'y' * 200}\nPublicKey={A}\n"
     (name,) = names_in(text).values()
     assert name.startswith("[2Jxy")
-    assert len(name) == MAX_NAME
+    assert len(name) == 64
 
 
 def test_a_file_that_changes_is_read_again_and_one_that_is_gone_names_nobody(
@@ -60,3 +60,13 @@ def test_a_file_that_changes_is_read_again_and_one_that_is_gone_names_nobody(
     assert names.current() == {A: "another"}
     os.unlink(file)
     assert names.current() == {}
+
+
+def test_files_that_are_missing_hide_no_names_and_the_last_file_decides(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("gone", "first", "last")]
+    files[1].write_text(
+        f"[Peer]\n# friendly_name = one\nPublicKey = {A}\n"
+        f"[Peer]\n# friendly_name = two\nPublicKey = {B}\n"
+    )
+    files[2].write_text(f"[Peer]\n# friendly_name = renamed\nPublicKey = {A}\n")
+    assert Names(files).current() == {A: "renamed", B: "two"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,8 @@ from wgmp.keys import public_key_of, to_base64
 from wgmp.observe.status import ask, parse
 from wgmp.observe.status_text import StatusText
 from wgmp.peertable import RowFigures
+
+Answering = Callable[..., None]
 
 NOW = 1_700_000_000
 PRIVATE = b"\x40" + bytes(30) + b"\x40"
@@ -143,22 +147,79 @@ def test_a_refusal_is_told() -> None:
         parse("wg0", "errno=-22\n\n", {}, hide_keys=True)
 
 
-def test_half_an_answer_is_not_shown_for_a_whole_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def answering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Answering]:
+    """Make wg0 a device that reads a request, says so much, piece by piece, and hangs up."""
     monkeypatch.setattr(uapi_server, "SOCKET_DIRECTORY", tmp_path)
+    threads: list[threading.Thread] = []
+    listener = socket.socket(socket.AF_UNIX)
 
-    def serve() -> None:
-        connection, _ = listener.accept()
-        with connection:
-            connection.recv(100)
-            connection.sendall(b"listen_port=51820\npublic_key=")
+    def answer(*pieces: bytes) -> None:
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                assert connection.recv(100) == b"get=1\n\n"
+                for piece in pieces:
+                    connection.sendall(piece)
+                    time.sleep(0.01)
 
-    with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "wg0.sock"))
         listener.listen()
-        thread = threading.Thread(target=serve)
-        thread.start()
-        with pytest.raises(ControlError, match="the gateway on wg0 does not answer: it hung up"):
-            ask("wg0", {}, hide_keys=True)
+        threads.append(threading.Thread(target=serve))
+        threads[0].start()
+
+    yield answer
+    listener.close()
+    for thread in threads:
         thread.join(10)
+
+
+def test_half_an_answer_is_not_shown_for_a_whole_one(answering: Answering) -> None:
+    answering(b"listen_port=51820\npublic_key=")
+    with pytest.raises(ControlError, match="the gateway on wg0 does not answer: it hung up"):
+        ask("wg0", {}, hide_keys=True)
+
+
+def test_an_answer_is_read_to_its_end_however_it_comes(answering: Answering) -> None:
+    peers = b"".join(b"public_key=%064x\nrx_bytes=%d\n" % (n, n) for n in range(4000))
+    whole = b"listen_port=51820\n" + peers + b"errno=0\n\n"
+    answering(whole[:5], whole[5:300_000], whole[300_000:-1], whole[-1:])
+    name = {to_base64(bytes(31) + b"\7"): "office"}
+    device = ask("wg0", name, hide_keys=True)
+    assert (device.interface, device.listen_port, len(device.peers)) == ("wg0", 51820, 4000)
+    assert [(peer.rx_bytes, peer.name) for peer in device.peers[6:9]] == [
+        (6, ""),
+        (7, "office"),
+        (8, ""),
+    ]
+
+
+def test_keys_are_shown_only_where_they_are_not_to_be_hidden() -> None:
+    said = f"private_key={PRIVATE.hex()}\npublic_key={'01' * 32}\npreshared_key={'05' * 32}\n"
+    for hide_keys, private, preshared in (
+        (True, "(hidden)", "(hidden)"),
+        (False, to_base64(PRIVATE), to_base64(b"\5" * 32)),
+    ):
+        device = parse("wg0", said, {}, hide_keys)
+        assert (device.private_key, device.peers[0].preshared_key) == (private, preshared)
+        assert device.public_key == to_base64(public_key_of(PRIVATE))
+
+
+def test_a_device_without_anything_has_its_name_alone() -> None:
+    assert StatusText(False, NOW).devices([parse("wg0", "errno=0\n", {}, True)]) == "interface: wg0"
+
+
+def test_several_devices_are_apart_and_colours_are_those_of_wg() -> None:
+    said = f"public_key={'01' * 32}\nallowed_ip=10.0.0.0/8\nrx_bytes=1\ntx_bytes={7 << 40}\n"
+    devices = [parse(name, text, {}, True) for name, text in (("wg0", ""), ("wg1", said))]
+    key = to_base64(b"\1" * 32)
+    bold, green, yellow, cyan, reset = (f"\033[{n}m" for n in (1, 32, 33, 36, 0))
+    assert StatusText(True, NOW).devices(devices).splitlines() == [
+        f"{reset}{green}{bold}interface{reset}: {green}wg0{reset}",
+        "",
+        f"{reset}{green}{bold}interface{reset}: {green}wg1{reset}",
+        "",
+        f"{yellow}{bold}peer{reset}: {yellow}{key}{reset}",
+        f"  {bold}allowed ips{reset}: 10.0.0.0{cyan}/{reset}8",
+        f"  {bold}transfer{reset}: 1 {cyan}B{reset} received, 7.00 {cyan}TiB{reset} sent",
+    ]

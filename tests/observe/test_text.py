@@ -11,7 +11,15 @@ from wgmp.observe.text import age, bits, quantity, size, table
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (5 << 40, "5.0 TiB"), (3 << 50, "3.0 PiB")],
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (999 << 20, "999.0 MiB"),
+        (3 << 30, "3.0 GiB"),
+        (999 << 40, "999.0 TiB"),
+        (3 << 50, "3.0 PiB"),
+    ],
 )
 def test_sizes_have_binary_units(count: int, text: str) -> None:
     assert size(count) == text
@@ -26,7 +34,12 @@ def test_sizes_have_binary_units(count: int, text: str) -> None:
         (999, "999"),
         (999.7, "1.0k"),
         (1234, "1.2k"),
+        (9.94, "9.9"),
+        (9.96, "10"),
         (35e6, "35M"),
+        (2.5e9, "2.5G"),
+        (4e12, "4.0T"),
+        (7e15, "7P"),
     ],
 )
 def test_quantities_are_short(count: float, text: str) -> None:
@@ -46,7 +59,17 @@ def test_no_figure_is_wider_than_its_column(count: float) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(None, "never"), (-1, "0s"), (119, "119s"), (120, "2m"), (7200, "2h"), (200_000, "2d")],
+    [
+        (None, "never"),
+        (-1, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (7199, "120m"),
+        (7200, "2h"),
+        (172_799, "48h"),
+        (172_800, "2d"),
+        (100 * 86_400, "100d"),
+    ],
 )
 def test_ages_are_one_word(seconds: float | None, text: str) -> None:
     assert age(seconds) == text
