@@ -253,6 +253,16 @@ def test_a_device_becomes_what_the_file_says() -> None:
     assert len(entry.allowed_ips) == 3
 
 
+def test_a_peers_second_section_changes_what_it_gives() -> None:
+    second = f"[Peer]\nPublicKey={A}\nAllowedIPs=10.9.0.0/16\n"
+    device = Device(Sockets())
+    config.apply(parse(WHOLE + second), device, lambda text: parse_endpoint("192.0.2.1:1"))
+    entry = device.peers[PUBLIC]
+    assert (entry.preshared_key, entry.keepalive) == (PSK, 25)
+    assert entry.endpoint == parse_endpoint("192.0.2.1:1")
+    assert entry.allowed_ips == [parse_prefix("10.9.0.0/16")], "each section gives them all"
+
+
 def test_a_name_without_an_address_costs_the_peer_its_endpoint_only() -> None:
     device = Device(Sockets())
     (line,) = config.apply(parse(WHOLE), device, no_resolver)

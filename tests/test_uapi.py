@@ -180,6 +180,16 @@ def test_what_is_zero_is_left_out_of_the_device(device: Device) -> None:
     assert get(device) == ["errno=0", "", ""]
 
 
+def test_what_a_device_or_a_peer_has_not_is_not_told(device: Device) -> None:
+    assert get(device) == ["errno=0", "", ""]
+    assert set_lines(device, PEER) == 0
+    assert [line.partition("=")[0] for line in get(device)] == [
+        "public_key", "preshared_key", "protocol_version", "last_handshake_time_sec",
+        "last_handshake_time_nsec", "tx_bytes", "rx_bytes", "persistent_keepalive_interval",
+        "errno", "", "",
+    ]  # fmt: skip
+
+
 def test_the_live_endpoint_is_told_instead_of_the_configured_one(device: Device) -> None:
     set_lines(device, PEER, "endpoint=192.0.2.1:1")
     roamed = RowFigures(parse_endpoint("[fe80::1%3]:7"), 0, 0, 0)
@@ -191,10 +201,12 @@ def test_the_live_endpoint_is_told_instead_of_the_configured_one(device: Device)
 def test_bad_lines_have_their_errno_and_those_before_them_stand(
     device: Device, lines: list[str], code: int
 ) -> None:
-    assert set_lines(device, "fwmark=5", *lines, "fwmark=6") == code
+    of_peer = PEER in lines
+    last = "protocol_version=1" if of_peer else "fwmark=6"  # what is taken where it stands
+    assert set_lines(device, "fwmark=5", *lines, last) == code
     assert device.fwmark == 5
     # A peer line comes after its peer: that one stands, too.
-    assert (bytes.fromhex(ONE) in device.peers) == (PEER in lines)
+    assert (bytes.fromhex(ONE) in device.peers) == of_peer
 
 
 def test_errors_and_logs_name_line_and_reason_but_no_value(
@@ -208,6 +220,14 @@ def test_errors_and_logs_name_line_and_reason_but_no_value(
         assert str(caught.value).startswith(f"line {len(lines)}: ")
         assert "5a5a" not in str(caught.value) + caplog.text
     assert "UAPI" in caplog.text
+
+
+def test_allowed_ips_are_replaced_only_where_that_is_said(device: Device) -> None:
+    assert set_lines(device, PEER, "allowed_ip=10.0.0.0/8", "allowed_ip=fd00::/8") == 0
+    assert set_lines(device, PEER, "allowed_ip=10.1.0.0/16", "allowed_ip=-fd00::/8") == 0
+    assert peer(device) == (0, None, [parse_prefix("10.0.0.0/8"), parse_prefix("10.1.0.0/16")])
+    assert set_lines(device, PEER, "replace_allowed_ips=true", "allowed_ip=10.2.0.0/16") == 0
+    assert peer(device) == (0, None, [parse_prefix("10.2.0.0/16")])
 
 
 def test_a_named_peer_is_made_even_without_a_line_of_its_own(device: Device) -> None:

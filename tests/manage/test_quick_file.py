@@ -69,6 +69,17 @@ def test_peers_are_named_by_their_comments() -> None:
     late = read(f"[Peer]\nPublicKey={A}\n\n### Client dora\n\n# friendly_name = Dora")
     assert late.peers[0].name == "Dora"
     assert read(f"#AllowedIPs = 10.0.0.0/8\n[Peer]\nPublicKey={A}").peers[0].name == ""
+    banner = read(f"#\n# Erna\n#\n[Peer]\nPublicKey={A}")
+    assert banner.peers[0].name == "Erna"
+    apart = read(f"# The peers follow.\n\n[Peer]\nPublicKey={A}")
+    assert apart.peers[0].name == "", "a comment with a blank line below is about something else"
+
+
+def test_a_name_in_another_place_is_a_comment_as_any() -> None:
+    above = read(f"# friendly_name = nobody\n\n[Interface]\nMTU = 1400\n[Peer]\nPublicKey={A}")
+    assert [peer.name for peer in above.peers] == [""]
+    inside = read(f"[Interface]\n# friendly_name = us\nMTU = 1400\n[Peer]\nPublicKey={A}")
+    assert (inside.interface.mtu, inside.peers[0].name) == (1400, "")
 
 
 def test_what_says_so_already_is_left_letter_by_letter() -> None:
