@@ -72,6 +72,26 @@ def test_the_order_can_go_through_all_columns_and_back() -> None:
     assert view.sort.name == "rx"
     view.press("left")
     assert view.sort.name == "endpoint"
+    for key, name in (("<", "peer"), ("<", "drops"), ("right", "peer"), (">", "endpoint")):
+        view.press(key)
+        assert view.sort.name == name, "one column further, and round the ends"
+
+
+def test_another_column_begins_with_its_own_order() -> None:
+    assert pressed("i", ">").inverted is False
+    assert pressed("i", "t").inverted is False
+    assert pressed("i", "r").inverted is False, "it was inverted, and is once more"
+
+
+def test_peers_that_are_as_fast_stand_by_all_they_moved_and_then_by_name() -> None:
+    after = [
+        peer(3, name="b"),
+        peer(1, name="Cc", rx_bytes=10, tx_bytes=10),
+        peer(2, name="A"),
+        peer(4, name="d", rx_bytes=1, tx_bytes=20),
+    ]
+    rows = peer_rows(snapshot(1.0, after), snapshot(2.0, after), column_named("rx"), False, "")
+    assert [row.title for row in rows] == ["d", "Cc", "A", "b"]
 
 
 @pytest.mark.parametrize(
@@ -88,16 +108,42 @@ def test_a_filter_finds_names_keys_addresses_and_reasons(text: str, left: list[i
 def test_while_a_filter_is_typed_keys_are_its_text() -> None:
     view = pressed("/", "q", "p", "x", "backspace", " ")
     assert (view.filter, view.typing, view.paused) == ("qp ", True, False)
+    view.press("page up")
+    view.press("\x01")
+    assert view.filter == "qp ", "keys that are no text are none"
+    view.press("enter")
+    view.press("i")
+    assert (view.filter, view.typing, view.inverted) == ("qp ", False, True)
+    view.press("/")
     view.press("escape")
     assert (view.filter, view.typing) == ("", False)
+
+
+def test_a_new_filter_begins_at_the_top() -> None:
+    view = pressed("page down", "/", "a")
+    assert view.first == 0
+
+
+def test_a_list_that_gets_shorter_is_shown_to_its_end() -> None:
+    view = pressed("page down", "page down")
+    view.stay_within(15, 5)
+    assert view.first == 10
+    view.stay_within(3, 5)
+    assert view.first == 0
+    view.press("page down")
+    view.stay_within(100, None)
+    assert view.first == 0, "there is room for all"
 
 
 def test_keys_pause_scroll_and_end() -> None:
     view = pressed(" ", "down", "page down", "up")
     assert (view.paused, view.first) == (True, 10)
-    view.press("home")
-    view.press("up")
+    view.press("page up")
     assert view.first == 0
+    for keys in (("down", "home"), ("up",)):
+        for key in keys:
+            view.press(key)
+        assert view.first == 0
     view.press("p")
     assert not view.paused
     assert pressed("x", "escape", "\x1b").press("q") is False

@@ -25,6 +25,9 @@ from wgmp.top.view import HELP, View
 _WIDE = 120
 _BAR = 10
 _HOT, _WARM = 0.9, 0.6
+# What figures leave goes to these columns. A wide terminal's peer has room for name and key.
+_RATIOS = {"peer": 5, "endpoint": 6, "drops": 5}
+_WIDE_RATIOS = {"peer": 12, "endpoint": 9, "drops": 7}
 # The heading's three, blank lines, the tables' heads and the foot.
 _LINES_BESIDE_ROWS = 8
 
@@ -181,7 +184,7 @@ class Frame:
                 descending = column.descending != self.view.inverted
                 title = Text(f"{column.title} {down if descending else up}", style="reverse")
             left = column.name in ("peer", "endpoint", "drops", "worker")
-            ratios = {"drops": 1} if self.width >= _WIDE else {"peer": 5, "endpoint": 6, "drops": 5}
+            ratios = _WIDE_RATIOS if self.width >= _WIDE else _RATIOS
             table.add_column(
                 title,
                 justify="left" if left else "right",
