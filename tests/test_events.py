@@ -122,6 +122,21 @@ def test_a_subscription_ends_when_the_gateway_stops() -> None:
     asyncio.run(scenario())
 
 
+def test_what_happened_before_the_end_is_told_before_it() -> None:
+    async def scenario() -> None:
+        hub = EventHub()
+        subscription = hub.subscribe()
+        hub.publish(SessionExpired(peer="a"))
+        hub.close()
+        hub.publish(SessionExpired(peer="b"))
+        assert [event.text() for event in await subscription.take()] == [
+            "the session with a expired"
+        ]
+        assert await subscription.take() == []
+
+    asyncio.run(scenario())
+
+
 @pytest.fixture
 def counters() -> Counters:
     """The counters of one role."""

@@ -48,16 +48,15 @@ class Subscription:
         self._woken.set()
 
     def close(self) -> None:
-        """End the subscription: `take` returns nothing from now on."""
+        """End the subscription: `take` returns what is queued, and then nothing any more."""
         self._closed = True
         self._woken.set()
 
     async def take(self) -> list[AnyEvent]:
-        """Wait for events and return all there are, the oldest first; [] when closed."""
+        """Wait for events and return all there are, the oldest first; [] after the last."""
         await self._woken.wait()
-        if self._closed:
-            return []
-        self._woken.clear()
+        if not self._closed:
+            self._woken.clear()
         events = list(self._queue)
         self._queue.clear()
         if self._lost:

@@ -1,0 +1,1 @@
+"""Tests of wgmp.commands, on a gateway that stands still."""
