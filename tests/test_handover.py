@@ -54,6 +54,7 @@ class Gateway:
     """Notes what is asked of it (`handover.Leaving`)."""
 
     interface = "wg0"
+    ending = False
 
     def __init__(self) -> None:
         self.done: list[str] = []
@@ -137,6 +138,56 @@ def test_a_successor_that_says_nothing_is_not_waited_for_forever(
     with pytest.raises(ControlError, match="it said nothing for 0 s"):
         asyncio.run(handover.hand_over(gateway, program(HELLO, then="s.recv(1); s.recv(1)")))
     assert gateway.done == HELD
+
+
+def test_a_gateway_that_cannot_say_what_it_has_goes_on() -> None:
+    class Confused(Gateway):
+        def bequeath(self) -> tuple[Estate, list[tuple[str, int]]]:
+            raise LookupError("where is it?")
+
+    gateway = Confused()
+    with pytest.raises(ControlError, match=r"internal error: LookupError: where is it\? \(test_h"):
+        asyncio.run(handover.hand_over(gateway, program(HELLO, PREPARED)))
+    assert gateway.done == HELD
+
+
+@pytest.mark.parametrize(
+    ("told", "done"), [("before", STAYS), ("hold", HELD), ("leave", LEFT_AND_BACK)]
+)
+def test_a_gateway_that_is_told_to_stop_before_its_successor_works_stays_and_stops(
+    told: str, done: list[str]
+) -> None:
+    class Stopping(Gateway):
+        ending = told == "before"
+
+        async def hold(self) -> None:
+            self.ending = told == "hold"
+            await super().hold()
+
+        async def leave(self) -> bool:
+            self.ending = True
+            return await super().leave()
+
+    gateway = Stopping()
+    with pytest.raises(ControlError, match="the gateway was told to stop"):
+        asyncio.run(handover.hand_over(gateway, program(HELLO, PREPARED, SERVING)))
+    assert gateway.done == done
+
+
+def test_what_stops_a_gateway_that_has_left_stops_its_successor() -> None:
+    class Stopping(Gateway):
+        def followed_by(self, pid: int) -> None:
+            self.ending = True
+
+    says_how = (
+        "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(42)); s.recv(1)"
+    )
+    pause = "import time; s.close(); time.sleep(20)"
+    gone = handover.hand_over(
+        Stopping(), program(HELLO, PREPARED, SERVING, then=f"{says_how}; {pause}")
+    )
+    pid, _, _ = asyncio.run(gone)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 42
 
 
 def test_a_successor_that_works_has_the_gateway() -> None:

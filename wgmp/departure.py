@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 
@@ -27,6 +28,12 @@ class Departure:
         self._metrics = opened.metrics
         self._options = options
         self._manager = manager
+        self._keeping = asyncio.Event()
+        self._keeping.set()
+
+    async def settled(self) -> None:
+        """Return when no upgrade goes on that could end this process yet, or fail."""
+        await self._keeping.wait()
 
     async def upgrade(self, program: Sequence[str]) -> Upgraded:
         """Let `program` take over; this process has nothing to do any more when that is done.
@@ -47,8 +54,14 @@ class Departure:
             pid, version, pause_s = await handover.hand_over(self, program)
         return Upgraded(pid, version, pause_s)
 
+    @property
+    def ending(self) -> bool:
+        """Whether the gateway has been told to stop."""
+        return self._supervisor.stopping.is_set()
+
     async def hold(self) -> None:
         """Take no request from now on: whoever asks waits."""
+        self._keeping.clear()
         self._server.hold()
         await self._supervisor.hold()
 
@@ -56,6 +69,7 @@ class Departure:
         """Take requests again; processes that were ended are forked again."""
         await self._supervisor.resume()
         await self._server.start()
+        self._keeping.set()
 
     async def leave(self) -> bool:
         """End all processes; return whether they ended in order."""

@@ -167,7 +167,8 @@ def _serve(
     with guarding(predecessor):
         opened = open_gateway(start)
     supervisor = opened.supervisor
-    opened.control.upgrade = Departure(opened, options, start.manager).upgrade
+    departure = Departure(opened, options, start.manager)
+    opened.control.upgrade = departure.upgrade
     service = Service(start.manager, supervisor, options.config)
 
     @contextlib.asynccontextmanager
@@ -177,6 +178,7 @@ def _serve(
         async with up(supervisor):
             service.up()
             yield
+            await departure.settled()  # till then it may be a successor's to undo
 
     async def main() -> None:
         try:

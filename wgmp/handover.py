@@ -11,6 +11,9 @@
 Traffic waits from 3 to 4, in the TUN's queue and in the socket buffers. Whatever goes wrong until
 then ends the new program and nothing else; after 3 the old processes are forked again. Nothing
 is ever done by both.
+
+A gateway that is told to stop (SIGTERM, mostly) before 3 stays, and stops. What comes after that is
+passed on: the new one stops.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from wgmp.errors import ControlError
+from wgmp.errors import ControlError, unexpected
 from wgmp.estate import (
     ESTATE,
     FORMAT,
@@ -52,6 +55,8 @@ DESCRIPTOR_VARIABLE = "WGMP_HANDOVER"
 _START_LIMIT_S = 20.0
 _PREPARE_LIMIT_S = 20.0
 _BEGIN_LIMIT_S = 3.0
+# Within that the event loop hears of a signal that has come.
+_LAST_LOOK_S = 0.01
 
 _ENDED = "it ended; the log may say why"
 
@@ -62,6 +67,10 @@ class Leaving(Protocol):
     """What is asked of the supervisor that leaves."""
 
     interface: str
+
+    @property
+    def ending(self) -> bool:
+        """Whether the gateway has been told to stop."""
 
     async def hold(self) -> None:
         """Take no change of the configuration from now on; whoever asks waits."""
@@ -101,28 +110,49 @@ async def hand_over(gateway: Leaving, program: Sequence[str]) -> tuple[int, str,
                 raise _FailedError(
                     f"version {hello.version} has another format: stop this gateway, start that one"
                 )
+            _see_that_it_goes_on(gateway)
             held = True
             await gateway.hold()
             _send_estate(ours, *gateway.bequeath())
             await _hear(ours, Prepared, _PREPARE_LIMIT_S)
+            _see_that_it_goes_on(gateway)
             roles.extend(_children(successor.pid))
             started = asyncio.get_running_loop().time()
             orderly = await gateway.leave()
+            _see_that_it_goes_on(gateway)
             ours.send(encode(Go(orderly)))
             await _hear(ours, Serving, _BEGIN_LIMIT_S)
-        except (_FailedError, OSError) as error:
+        except Exception as error:
             successor.kill()
             successor.wait()
             await _all_gone(roles)
             if held:
                 await gateway.resume()
-            reason = _ENDED if isinstance(error, ConnectionError) else error
-            raise ControlError(f"the new program did not take over: {reason}") from error
+            raise ControlError(f"the new program did not take over: {_reason(error)}") from error
         pause_s = asyncio.get_running_loop().time() - started
         gateway.followed_by(successor.pid)
+        await asyncio.sleep(_LAST_LOOK_S)
+        if gateway.ending:
+            os.kill(successor.pid, signal.SIGTERM)
         for descriptor in roles:
             os.close(descriptor)
         return successor.pid, hello.version, pause_s
+
+
+def _see_that_it_goes_on(gateway: Leaving) -> None:
+    if gateway.ending:
+        raise _FailedError("the gateway was told to stop")
+
+
+def _reason(error: Exception) -> str:
+    match error:
+        case ConnectionError():
+            return _ENDED
+        case _FailedError() | OSError():
+            return str(error)
+        case _:
+            log.exception("this should not happen")
+            return unexpected(error)
 
 
 def _start(

@@ -78,6 +78,7 @@ class Supervisor:
     RingError, OSError without memory; `run`: RoleError when a role cannot start or keeps dying.
 
     `holding`: no change of the configuration is taken now, for a successor has it already.
+    `stopping`: it has been told to stop, or has to.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class Supervisor:
         self._uapi = uapi
         self._uapi_path = SocketPath(uapi)
         self._failure: WgmpError | None = None
-        self._stopping = asyncio.Event()
+        self.stopping = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.device = Device(self, capacity=ROWS)
         try:
@@ -173,11 +174,11 @@ class Supervisor:
                 await self.children.wait_until_ready()
             else:
                 await self._follow(predecessor)
-            if not self._stopping.is_set():
+            if not self.stopping.is_set():
                 await self._server.start(self._uapi)
                 async with up:
                     log.info("%s is up: %s", self.interface, self.topology)
-                    await self._uapi_path.watch(self._stopping)
+                    await self._uapi_path.watch(self.stopping)
                     self.stop()
         finally:
             self._manager.stopping()
@@ -194,7 +195,7 @@ class Supervisor:
     def stop(self, failure: WgmpError | None = None) -> None:
         """Begin the end; `failure` says why if it is not an ordered one."""
         self._failure = self._failure or failure
-        self._stopping.set()
+        self.stopping.set()
         self.children.replace_nobody()
 
     def _tick(self, due: float) -> None:
