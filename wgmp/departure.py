@@ -48,8 +48,7 @@ class Departure:
             raise ControlError(
                 "this gateway lives and dies with the program that started it: start it anew there"
             )
-        if self._supervisor.fabric.taps.busy:
-            raise ControlError("a capture is running: end it, then upgrade")
+        self._refuse_while_captured()
         async with self._supervisor.change_of_processes():
             pid, version, pause_s = await handover.hand_over(self, program)
         return Upgraded(pid, version, pause_s)
@@ -72,8 +71,13 @@ class Departure:
         self._keeping.set()
 
     async def leave(self) -> bool:
-        """End all processes; return whether they ended in order."""
+        """End all processes; return whether they ended in order. Raises ControlError."""
+        self._refuse_while_captured()  # one may have begun meanwhile
         return await self._supervisor.leave()
+
+    def _refuse_while_captured(self) -> None:
+        if self._supervisor.fabric.taps.busy:
+            raise ControlError("a capture is running: end it, then upgrade")
 
     def followed_by(self, pid: int) -> None:
         """Tell systemd that process `pid` is the service now."""

@@ -82,7 +82,7 @@ class Leaving(Protocol):
         """Return all that goes to the successor: the descriptors, each with its name, are lent."""
 
     async def leave(self) -> bool:
-        """End all processes; return whether they ended in order."""
+        """End all processes; return whether they ended in order. Raises ControlError."""
 
     def followed_by(self, pid: int) -> None:
         """Tell whoever manages the service that process `pid` is it now, which waits for that."""
@@ -148,7 +148,7 @@ def _reason(error: Exception) -> str:
     match error:
         case ConnectionError():
             return _ENDED
-        case _FailedError() | OSError():
+        case _FailedError() | ControlError() | OSError():
             return str(error)
         case _:
             log.exception("this should not happen")

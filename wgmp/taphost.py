@@ -50,7 +50,8 @@ class CaptureStarted(msgspec.Struct):
 def start(supervisor: Supervisor, request: Capture) -> tuple[CaptureStarted, list[int]]:
     """Turn the taps on; return the answer and the descriptors that go with it.
 
-    Raises ControlError when somebody captures already or there is no such peer.
+    Raises ControlError when somebody captures already, the gateway is being handed over, or there
+    is no such peer.
     """
     if not system.FULL:
         raise ControlError(
@@ -60,6 +61,8 @@ def start(supervisor: Supervisor, request: Capture) -> tuple[CaptureStarted, lis
     device, taps = supervisor.device, supervisor.fabric.taps
     if taps.busy:
         raise ControlError("somebody captures on this gateway already: wait, or end that one")
+    if supervisor.holding:
+        raise ControlError("the gateway is being handed over: try again in a moment")
     only = tap.NOBODY
     if request.peer:
         try:

@@ -1,7 +1,9 @@
-"""Run wgmp so that SIGTERM comes in the middle of its taking over: struck_successor.py MOMENT WHOM.
+"""Run wgmp so that something happens in the middle of its taking over: MOMENT, WHAT.
 
-MOMENT: "prepared", when its processes wait; "left", when those before have ended; "serving", when
-its own have begun. WHOM: "old", "new" or "both".
+MOMENT: "started", before it says so; "held", when it has the estate and its processes; "prepared",
+when it has said that; "left", when those before have ended; "serving", when its own have begun.
+WHAT: "old", "new" or "both" get SIGTERM; at a path a file is made, with ".here" behind it, and one
+with ".go" is waited for.
 """
 
 from __future__ import annotations
@@ -10,20 +12,35 @@ import os
 import signal
 import socket
 import sys
+import time
+from pathlib import Path
 
 from wgmp import cli, estate, succession
 
-moment, whom = sys.argv[1:3]
+moment, what = sys.argv[1:3]
 del sys.argv[1:3]
-victims = {"old": [os.getppid()], "new": [os.getpid()], "both": [os.getppid(), os.getpid()]}[whom]
-moments = iter(["prepared", "left", "serving"])
+old, new = os.getppid(), os.getpid()
+moments = iter(["started", "held", "prepared", "left", "serving"])
+give_way = succession.Predecessor.give_way
 
 
 def pass_moment() -> None:
-    """Strike if it is the one."""
-    if next(moments, None) == moment:
-        for pid in victims:
-            os.kill(pid, signal.SIGTERM)
+    """Let it happen if it is the one."""
+    if next(moments, None) != moment:
+        return
+    if what.startswith("/"):
+        Path(f"{what}.here").touch()
+        deadline = time.monotonic() + 20
+        while not Path(f"{what}.go").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    for pid in {"old": [old], "new": [new], "both": [old, new]}.get(what, []):
+        os.kill(pid, signal.SIGTERM)
+
+
+async def prepared(predecessor: succession.Predecessor) -> bool:
+    """Pass the moment before it says so."""
+    pass_moment()
+    return await give_way(predecessor)
 
 
 async def receive(sock: socket.socket) -> estate.Message | None:
@@ -34,5 +51,7 @@ async def receive(sock: socket.socket) -> estate.Message | None:
     return message
 
 
+pass_moment()
+succession.Predecessor.give_way = prepared  # type: ignore[method-assign]
 succession.receive = receive
 sys.exit(cli.main())
