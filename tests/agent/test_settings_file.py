@@ -157,6 +157,33 @@ def test_metrics_are_served_at_an_address_of_each_networks_own() -> None:
         parse(text.format("127.0.0.1:9586"))
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[network.a.peers]\n", "2: network.a.peers: write each peer as [[network.a.peers]]"),
+        ("[network]\na = 3\n", "3: network.a: write a table: [network.a]"),
+        ("network = 3\n", "2: network: write a table: [network]"),
+        ("[agent]\nzzz = 3\n", "3: agent.zzz: is not known: write one of control_socket, keys_"),
+        ('[network.a]\npre_up = ["true"\n', "4: is not TOML: unclosed array"),
+        ('[network.a]\npre_up = "', "3: is not TOML: unterminated string"),
+        (
+            f"[[network.a.peers]]\nname = 'x'\npublic_key = '{KEY}'\n"
+            f"[[network.a.peers]]\nname = 'x'\npublic_key = '{OTHER}'\n",
+            "6: network.a.peers[1].name: x is taken by network.a.peers[0].name",
+        ),
+    ],
+)
+def test_what_stands_in_no_whole_file_is_told_likewise(text: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse("\n" + text)
+    assert str(caught.value).startswith(f"agent.toml:{said}")
+
+
+def test_peers_without_a_name_do_not_share_one() -> None:
+    peers = "".join(f"[[network.a.peers]]\npublic_key = '{key}'\n" for key in (KEY, OTHER))
+    assert [peer.name for peer in parse(peers).networks["a"].peers] == ["", ""]
+
+
 def test_both_spellings_of_the_endpoint_at_once_are_refused() -> None:
     text = WHOLE.replace('endpoint = "192', 'endpoints = []\nendpoint = "192')
     with pytest.raises(ConfigError, match=r"toml:27: .*write endpoint or endpoints, not both"):
