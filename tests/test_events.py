@@ -14,12 +14,16 @@ from wgmp.events import (
     AnyEvent,
     ConfigurationChanged,
     EventsLost,
+    HandshakeCompleted,
     HandshakeFailed,
     Outbox,
     PacketsDropped,
+    PeerRoamed,
     ReplayBurst,
+    RoleRestarted,
     SessionExpired,
     UnderLoad,
+    WorkersChanged,
 )
 from wgmp.orders import AddAllowedIP, ForgetSources, RemovePeer, SetPeer, SetPrivateKey
 from wgmp.protocol.outcome import DropReason
@@ -70,8 +74,14 @@ def test_an_outbox_sends_so_many_of_a_kind_each_second_and_tells_the_rest(
     lost = socket.taken[-1]
     assert isinstance(lost, EventsLost)
     assert (lost.source, lost.count) == ("worker0", 7)
+    assert all(event.time > 1e9 and event.source == "worker0" for event in socket.taken)
+    clock[0] += 1
     outbox.tick()
     assert socket.taken[-1] is lost, "told once"
+    before = len(socket.taken)
+    for _ in range(HandshakeFailed.MOST_PER_SECOND):
+        outbox.emit("worker0", failed())
+    assert len(socket.taken) == before + HandshakeFailed.MOST_PER_SECOND, "a new second"
 
 
 def test_what_finds_no_room_is_lost_and_told_when_there_is_room_again(clock: list[float]) -> None:
@@ -102,10 +112,31 @@ def test_a_subscriber_that_does_not_read_loses_events_and_others_do_not() -> Non
         events = await slow.take()
         lost = events.pop()
         assert isinstance(lost, EventsLost)
-        assert len(events) + lost.count == 1500
-        assert lost.count > 0
+        assert (len(events), lost.count) == (1000, 500)
+        assert lost.source == "supervisor"
         hub.publish(SessionExpired(peer="b"))
         assert len(await slow.take()) == 1, "it goes on afterwards"
+
+    asyncio.run(scenario())
+
+
+def test_a_subscriber_waits_until_something_happens_and_hears_nothing_after_it_has_left() -> None:
+    async def scenario() -> None:
+        hub = EventHub()
+        subscription = hub.subscribe()
+        waiting = asyncio.ensure_future(subscription.take())
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        hub.publish(SessionExpired(peer="a", time=5.0, source="worker3"))
+        (event,) = await waiting
+        assert (event.time, event.source) == (5.0, "worker3"), "whose it is stays"
+        hub.publish(SessionExpired(peer="b"))
+        (event,) = await subscription.take()
+        assert abs(event.time - time.time()) < 60
+        assert event.source == "supervisor"
+        hub.unsubscribe(subscription)
+        hub.publish(SessionExpired(peer="c"))
+        assert await subscription.take() == []
 
     asyncio.run(scenario())
 
@@ -202,6 +233,49 @@ def test_orders_are_summed_up_as_one_change() -> None:
         peers_set=2, peers_removed=1, allowed_ips=1, private_key=True
     )
     assert changes_in([ForgetSources()]) is None
+
+
+@pytest.mark.parametrize(
+    ("event", "text"),
+    [
+        (
+            HandshakeCompleted(peer="K", endpoint="a:1", initiator=True),
+            "handshake completed with K at a:1, begun by this gateway",
+        ),
+        (
+            HandshakeCompleted(peer="K", endpoint="a:1", initiator=False),
+            "handshake completed with K at a:1, begun by the peer",
+        ),
+        (HandshakeFailed(reason="bad_mac1"), "handshake failed: bad_mac1"),
+        (
+            HandshakeFailed(reason="no_handshake", peer="K", endpoint="a:1"),
+            "handshake failed with K at a:1: no_handshake",
+        ),
+        (PeerRoamed(peer="K", before="a:1", endpoint="b:2"), "K moved from a:1 to b:2"),
+        (UnderLoad(on=True), "under load begins: handshakes need a cookie"),
+        (UnderLoad(on=False), "under load ends"),
+        (ReplayBurst(count=10), "10 replayed datagrams dropped within a second"),
+        (
+            RoleRestarted(process="worker0", how="was killed", delay_s=0.4),
+            "worker0 was killed: a successor starts in 0.4 s",
+        ),
+        (
+            WorkersChanged(before=2, workers=4, pause_s=0.0123),
+            "2 workers became 4, in 12 ms",
+        ),
+        (ConfigurationChanged(peers_set=1), "configuration changed: 1 peer set"),
+        (
+            ConfigurationChanged(
+                peers_set=2, peers_removed=3, allowed_ips=1, private_key=True, listen_port=7
+            ),
+            "configuration changed: 2 peers set, 3 peers removed, 1 allowed IP changed, "
+            "another private key, listen port 7",
+        ),
+        (EventsLost(count=3), "3 events lost"),
+    ],
+)
+def test_an_event_in_words_says_who_did_what(event: AnyEvent, text: str) -> None:
+    assert event.text() == text
 
 
 def test_an_event_is_json_that_names_its_kind() -> None:

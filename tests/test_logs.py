@@ -74,8 +74,9 @@ def test_a_json_line_has_the_traceback_of_what_went_wrong(written: Written) -> N
     try:
         raise ValueError("broken")
     except ValueError:
-        log.exception("unexpected")
+        log.exception("unexpected: übel")
     (line,) = written.getvalue().splitlines()
+    assert "unexpected: übel" in line, "as people write it"
     assert json.loads(line)["traceback"].endswith("ValueError: broken")
 
 
@@ -95,15 +96,21 @@ def test_under_systemd_a_line_has_its_priority_and_text_no_time(
                 logs.set_up(LogLevel.VERBOSE, form, {"JOURNAL_STREAM": stream})
                 log.warning("first\nsecond")
                 log.debug("third")
+                log.info("fourth")
+                log.error("fifth")
+                log.critical("sixth")
         finally:
             os.dup2(kept, 2)
             os.close(kept)
     lines = path.read_text().splitlines()
     if form is LogFormat.TEXT:
         me = f"supervisor[{os.getpid()}]"
-        assert lines == [f"<4>{me}: first", "<4>second", f"<7>{me}: third"]
+        assert lines == [
+            *(f"<4>{me}: first", "<4>second", f"<7>{me}: third"),
+            *(f"<6>{me}: fourth", f"<3>{me}: fifth", f"<2>{me}: sixth"),
+        ]
     else:
-        assert [line[:3] for line in lines] == ["<4>", "<7>"]
+        assert [line[:3] for line in lines] == ["<4>", "<7>", "<6>", "<3>", "<2>"]
         assert json.loads(lines[0][3:])["message"] == "first\nsecond"
 
 
@@ -135,6 +142,55 @@ def test_lines_of_one_pattern_are_limited_and_the_rest_is_counted(
     assert again.endswith("number 51")
 
 
+def test_a_flood_that_goes_on_is_told_of_in_each_window_and_begins_anew(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    logs.set_up(LogLevel.ERROR, LogFormat.TEXT, {})
+    for number in range(120):
+        log.warning("number %d", number)
+        now[0] += 0.1
+    told = [line.partition("]: ")[2] for line in written.getvalue().splitlines()]
+    assert told == [
+        *(f"number {number}" for number in range(20)),
+        "30 more lines like this were suppressed: number %d",
+        *(f"number {number}" for number in range(50, 70)),
+        "30 more lines like this were suppressed: number %d",
+        *(f"number {number}" for number in range(100, 120)),
+    ]
+
+
+def test_a_line_that_is_no_flood_is_not_said_to_have_been_suppressed(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    logs.set_up(LogLevel.ERROR, LogFormat.TEXT, {})
+    for _ in range(20):
+        log.warning("again")
+    now[0] += 6
+    logs.report_suppressed()
+    assert "suppressed" not in written.getvalue()
+
+
+def test_thousands_of_patterns_are_not_remembered_and_what_they_push_out_is_told(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    logs.set_up(LogLevel.ERROR, LogFormat.TEXT, {})
+    for _ in range(27):
+        log.warning("a flood")
+    for number in range(2000):
+        log.warning(f"one of a kind {number}")
+    lines = written.getvalue().splitlines()
+    assert sum(" one of a kind " in line for line in lines) == 2000
+    assert sum("7 more lines like this were suppressed: a flood" in line for line in lines) == 1
+    (handler,) = logging.getLogger().handlers
+    assert isinstance(handler, logs.LimitedHandler)
+    assert len(handler._windows) <= 501
+
+
 def test_a_flood_of_one_kind_of_event_hides_no_other(written: Written) -> None:
     logs.set_up(LogLevel.INFO, LogFormat.TEXT, {})
     hub = EventHub()
@@ -156,6 +212,7 @@ def test_drops_are_in_the_log_at_its_most_verbose_level_only(
 def test_the_level_can_be_changed_while_running(written: Written) -> None:
     logs.set_up(LogLevel.SILENT, LogFormat.TEXT, {})
     log.error("not this")
+    log.critical("not this either")
     logs.set_level(LogLevel.VERBOSE)
     log.debug("this")
     assert written.getvalue().endswith(": this\n")

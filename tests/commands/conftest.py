@@ -48,9 +48,11 @@ class Served(Standing):
             await asyncio.gather(*others, return_exceptions=True)
 
         if self._loop.is_running():
+            self._loop.set_exception_handler(lambda loop, context: None)  # of what is cancelled
             asyncio.run_coroutine_threadsafe(hang_up(), self._loop).result(10)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(10)
+            self._loop.close()
 
 
 @pytest.fixture

@@ -55,6 +55,7 @@ class Standing:
         self.fabric = Fabric(build(self.shape, self.workers))
         self.events = EventHub()
         self.children = Children(cast(Parent, self), self.fabric, self.events)
+        self.holding = False
         self.names = Names([])
         self.sandbox = Sandbox(on=True, user="nobody", seccomp=True)
         self.offloads = Offloads(tun_tcp=True, udp_gro=True)
