@@ -35,6 +35,8 @@ def test_a_peer_that_nothing_is_sent_to_is_left_alone_however_old_its_session() 
 def test_keepalives_need_no_answer_while_the_session_lasts() -> None:
     keepalives = [(t, 500, 500 + KEEPALIVE * (t // 25)) for t in range(0, 600, 5)]
     assert tries(*keepalives, age=100) == []
+    # The first is unanswered at 25 s, with which a session ended.
+    assert tries(*keepalives[:10], age=200) == [40]
 
 
 def test_data_without_an_answer_is_silence_even_while_the_session_lasts() -> None:

@@ -42,7 +42,10 @@ def test_a_network_without_keys_gets_a_pair_that_nobody_else_can_read(tmp_path: 
 
 def test_a_second_start_has_the_same_key_and_a_changed_one_a_new_public_key(tmp_path: Path) -> None:
     first = secrets_of(tmp_path, NetworkSettings()).private.public()
+    files = {path: path.stat().st_ino for path in (tmp_path / "home").iterdir()}
     assert secrets_of(tmp_path, NetworkSettings()).private.public() == first
+    again = {path: path.stat().st_ino for path in (tmp_path / "home").iterdir()}
+    assert again == files, "nothing is written again"
     new = keys.generate_private_key()
     keyfiles.write(tmp_path / "home" / "private.key", new)
     secrets_of(tmp_path, NetworkSettings())

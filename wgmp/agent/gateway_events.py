@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -30,8 +31,9 @@ async def follow(name: str, interface: str, tell: Callable[[AgentEvent], None]) 
         writer.write(_SUBSCRIBE)
         await reader.readline()  # that we are subscribed
         while line := await reader.readline():
-            event = _decode(line)
-            tell(GatewayEvent(time=event.time, source=event.source, network=name, detail=event))
+            with contextlib.suppress(msgspec.ValidationError):  # of a newer gateway
+                event = _decode(line)
+                tell(GatewayEvent(time=event.time, source=event.source, network=name, detail=event))
     except (OSError, ValueError, *UNDECODABLE) as error:
         log.warning("%s: its gateway's events are heard no more: %s", name, error)
     finally:
