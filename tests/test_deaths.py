@@ -23,8 +23,10 @@ def test_one_that_keeps_dying_young_waits_longer_each_time_and_is_given_up() -> 
     delays = []
     while (delay_s := deaths.died("worker0", YOUNG_S)) is not None:
         delays.append(delay_s)
+    assert delays[:5] == [0.0, 0.1, 0.2, 0.4, 0.8]
     assert delays == sorted(delays)
-    assert delays[-1] > delays[1] > delays[0] == 0.0
+    assert delays[-1] == 5.0, "nobody waits longer"
+    assert deaths.in_a_row["worker0"] == len(delays) + 1
     assert deaths.restarts == {"worker0": len(delays), "worker1": 0}
 
 

@@ -193,6 +193,27 @@ def test_a_removed_peer_takes_its_prefixes_along(device: Device) -> None:
     assert list(device.peers) == [key(2)]
 
 
+def test_a_prefix_that_moves_to_a_peer_that_is_then_removed_is_nobodys(device: Device) -> None:
+    one, two, role = add(device, 1), add(device, 2), Role()
+    device.add_allowed_ip(one, NET_A)
+    role.take(device.take_orders())
+    device.add_allowed_ip(two, NET_A)
+    device.remove_peer(two)
+    orders = device.take_orders()
+    assert orders == [RemovePeer(two.peer), RemoveAllowedIP(*NET_A, one.peer)]
+    role.take(orders)
+    assert role.owners == {}
+    device.add_allowed_ip(one, NET_A)
+    assert device.take_orders() == [AddAllowedIP(*NET_A, one.peer)]
+
+
+def test_a_prefix_that_is_named_again_keeps_its_place(device: Device) -> None:
+    entry = add(device, 1)
+    for prefix in (NET_A, NET_B, NET_A):
+        device.add_allowed_ip(entry, prefix)
+    assert entry.allowed_ips == [NET_A, NET_B]
+
+
 def test_our_own_key_is_no_peer(device: Device) -> None:
     ourselves = public_key_of(key(77))
     entry = device.add_peer(ourselves)
@@ -247,6 +268,9 @@ def test_port_and_mark_make_the_roles_forget_their_sources_once(
         device.set_fwmark(0xDEAD)
     assert device.fwmark == 7
     assert device.take_orders() == []
+    for change in (lambda: device.set_listen_port(5001), lambda: device.set_fwmark(0)):
+        change()
+        assert device.take_orders() == [ForgetSources()]
 
 
 def test_a_full_table_says_so_and_frees_rows_oldest_first(sockets: Sockets) -> None:

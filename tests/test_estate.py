@@ -12,6 +12,7 @@ from wgmp.addresses import parse_endpoint, parse_prefix
 from wgmp.device import Device
 from wgmp.errors import RingError
 from wgmp.options import Options
+from wgmp.orders import SetPeer, row_of
 from wgmp.peerdrops import BLOCK_WORDS
 from wgmp.shm import LastingMemory, SecretSegment, Segment
 from wgmp.topology import MAX_ROLES
@@ -48,7 +49,8 @@ def test_a_device_is_the_same_after_it_was_handed_over() -> None:
         device.set_preshared_key(entry, bytes([number]) * 32)
         device.set_keepalive(entry, number)
         device.add_allowed_ip(entry, parse_prefix(f"10.0.{number}.0/24"))
-    device.set_endpoint(entry, parse_endpoint("[2001:db8::1]:51820"))
+    for port in (51820, 51821):  # an order's serial goes along, too
+        device.set_endpoint(entry, parse_endpoint(f"[2001:db8::1]:{port}"))
     options = Options(interface="wg0", config=Path("/etc/wireguard/wg0.conf"))
     left = estate.Estate(options, ["worker0"], PRIVATE, device.generations, estate.peers_of(device))
     taken = estate.read(estate.write(left))
@@ -57,10 +59,13 @@ def test_a_device_is_the_same_after_it_was_handed_over() -> None:
     estate.restore(taken, successor)
     assert estate.peers_of(successor) == estate.peers_of(device)
     assert (successor.private_key, successor.generations) == (PRIVATE, device.generations)
-    # The next peer gets what it would have got, and nobody's row.
-    peers = [each.add_peer(bytes([4]) * 32) for each in (device, successor)]
-    assert len({peer.peer & 0xFFFFF for peer in successor.peers.values()}) == 3
-    assert all(peer is not None for peer in peers)
+    told = [order.peer for order in successor.take_orders() if isinstance(order, SetPeer)]
+    assert told == [entry.peer for entry in device.peers.values()]
+    # Those who come next get nobody's row, and no id that anybody ever had.
+    for number in range(4, 10):
+        assert successor.add_peer(bytes([number]) * 32) is not None
+    assert len({row_of(peer.peer) for peer in successor.peers.values()}) == 8
+    assert gone.peer not in {peer.peer for peer in successor.peers.values()}
     assert "\\x07\\x07" not in repr(taken)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from math import inf
 
 import pytest
 
@@ -31,6 +32,46 @@ def test_row_outlives_its_worker() -> None:
     figures = table.figures(7)
     assert (figures.endpoint, figures.last_handshake_ns) == (THERE, 123)
     assert (figures.rx_bytes, figures.tx_bytes) == (100, 50)
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ((12345.678, 3), (12345.678, 3)),
+        ((86_400.0 * 365 * 100, 255), (86_400.0 * 365 * 100, 255)),
+        ((7.0, 300), (7.0, 255)),
+        ((-inf, 1), (0.0, 1)),
+    ],
+)
+def test_when_an_initiation_may_be_sent_again_outlives_its_worker(
+    said: tuple[float, int], found: tuple[float, int]
+) -> None:
+    table = PeerTable()
+    row = table.row(7)
+    row.adopt()
+    assert row.initiations() == (0.0, 0)
+    row.set_initiations(*said)
+    successor = table.row(7)
+    assert successor.adopt()
+    again_at, attempts = successor.initiations()
+    assert (again_at, attempts) == (pytest.approx(found[0], abs=0.001), found[1])
+    row.set_initiations(0.0, 0)
+    assert successor.initiations() == (0.0, 0)
+
+
+def test_a_peers_owner_and_its_sessions_are_found_by_its_row() -> None:
+    table = PeerTable()
+    second = 1 << ROW_BITS | 9
+    for peer in (7, second):
+        table.set_owner(peer, 3)
+        table.row(peer).adopt()
+    table.set_owner(second, 2)
+    assert (table.owner(7), table.owner(9)) == (3, 2)
+    assert (table.tenant(7), table.tenant(8), table.tenant(9)) == (7, -1, second)
+    table.row(second).set_sessions(1 << 24)
+    assert table.with_sessions() == [9]
+    table.row(second).abandon()
+    assert table.tenant(9) == -1
 
 
 def test_new_tenant_of_a_row_inherits_nothing() -> None:

@@ -171,7 +171,6 @@ class Device:
         del self.peers[entry.public_key]
         self._free_rows.append(row_of(entry.peer))
         self._changed.pop(entry.peer, None)
-        self._endpoint_set.discard(entry.peer)
         self._removed.append(entry.peer)
 
     def replace_peers(self) -> None:

@@ -177,7 +177,7 @@ class PeerRow:
 
     def set_initiations(self, again_at: float, attempts: int) -> None:
         """Owner: no initiation before `again_at` (boot time in seconds); `attempts` so far."""
-        milliseconds = max(0, int(again_at * 1000)) if again_at > 0 else 0
+        milliseconds = int(max(0.0, again_at) * 1000)  # -inf: it may be sent now
         self._words[self._start + _INITIATIONS] = milliseconds << 8 | min(attempts, _MOST_ATTEMPTS)
 
     def initiations(self) -> tuple[float, int]:
