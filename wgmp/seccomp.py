@@ -119,7 +119,7 @@ def supported() -> bool:
 def program(machine: str, pid: int) -> bytes:
     """Return the filter for process `pid`, as struct sock_filter one after another.
 
-    Raises KeyError for a machine that has no table.
+    Raises ValueError for a machine that has no table.
     """
     column = list(_ARCHITECTURES).index(machine)
     lines = [
