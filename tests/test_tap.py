@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
 
 import pytest
 
+from wgmp.counters import Counters, create_counters
 from wgmp.protocol.outcome import DropReason, Endpoint
-from wgmp.record import Kind
-from wgmp.shm import PAGE_BYTES
+from wgmp.record import MAX_PACKETS, SLOT_BYTES, Kind
+from wgmp.ring import Doorbell, RingReader, RingWriter, create_ring
+from wgmp.shm import PAGE_BYTES, Segment
 from wgmp.tap import INNER, NOBODY, OUTER, SECRETS, Point, Tap, Taps
 from wgmp.taphost import CaptureStarted
 from wgmp.tapreader import Captured, TapReader, wire_packet
@@ -23,6 +26,11 @@ class Bench:
     """One role's tap and its reader."""
 
     taps: Taps = field(default_factory=lambda: Taps(["worker0"]))
+
+    @property
+    def bell(self) -> Doorbell:
+        """A bell that nobody waits for."""
+        return Doorbell(Segment("bell", PAGE_BYTES), 0)
 
     @property
     def tap(self) -> Tap:
@@ -132,18 +140,87 @@ def test_a_key_is_wiped_from_the_ring_when_it_is_read() -> None:
     assert b"\xab" * 32 not in bytes(segment.bytes)
 
 
-@pytest.mark.parametrize("address", [bytes([192, 0, 2, 2]), b"\x20\x01\x0d\xb8" + bytes(12)])
-def test_outer_packets_have_headers_with_good_checksums(address: bytes) -> None:
-    from scapy.layers.inet import IP, UDP
-    from scapy.layers.inet6 import IPv6
+def served(bench: Bench, counters: Counters, *drops: DropReason) -> list[int]:
+    """Let the role serve a record of two datagrams that it had from a ring; return when."""
+    ring = create_ring("in", 4, 65_536)
+    writer, reader = RingWriter(ring, bench.bell), RingReader(ring)
+    record = writer.reserve()
+    assert record is not None
+    record.begin(Kind.DATAGRAMS, 3)
+    record.set_endpoint(HERE)
+    for number in range(2):
+        record.append(DATAGRAM + bytes([number]))
+    writer.publish()
+    taken = reader.peek()
+    assert taken is not None
+    times: list[int] = []
 
-    endpoint = Endpoint(address, 5, source=address)
-    raw = wire_packet(DATAGRAM, endpoint, 51820, True, 0x88)
-    packet = (IP if len(address) == 4 else IPv6)(raw)
-    assert bytes(packet[UDP].payload) == DATAGRAM
-    assert (packet[UDP].sport, packet[UDP].dport) == (51820, 5)
-    rebuilt = packet.copy()
-    del rebuilt[UDP].chksum
-    if len(address) == 4:
-        del rebuilt.chksum
-    assert bytes(rebuilt) == raw
+    def serve() -> None:
+        times.append(time.time_ns())
+        for reason in drops:
+            counters.drop(reason)
+        reader.release()
+        taken.wipe()  # the slot is the producer's again
+
+    bench.tap.around(serve, taken, Point.OUTER_IN, 3, counters)
+    return times
+
+
+@pytest.mark.parametrize(
+    ("drops", "noted"),
+    [
+        ([], (0, 0)),
+        ([DropReason.REPLAYED], (DropReason.REPLAYED, 1)),
+        ([DropReason.BAD_TAG, DropReason.BAD_TAG], (DropReason.BAD_TAG, 2)),
+        ([DropReason.BAD_TAG, *[DropReason.REPLAYED] * 2], (DropReason.REPLAYED, 3)),
+    ],
+)
+def test_a_record_is_copied_with_what_was_dropped_of_it_and_the_time_it_came(
+    drops: list[DropReason], noted: tuple[int, int]
+) -> None:
+    bench, counters = Bench(), Counters(create_counters(1), 0)
+    counters.drop(DropReason.BAD_TAG, 1000)  # of others, before
+    reader = bench.start()
+    (at,) = served(bench, counters, *drops)
+    (captured,) = reader.poll(everything=True)
+    assert (captured.note.reason, captured.note.dropped) == noted
+    assert (captured.note.peer, captured.count) == (3, 2)
+    assert [packet[-1] for packet in captured.packets] == [0, 1]
+    assert captured.note.time_ns <= at
+
+
+@pytest.mark.parametrize(
+    ("wanted", "peer"), [(0, NOBODY), (INNER, NOBODY), (OUTER | INNER, 4), (SECRETS, 3)]
+)
+def test_a_record_that_is_not_wanted_is_served_and_not_copied(wanted: int, peer: int) -> None:
+    bench, counters = Bench(), Counters(create_counters(1), 0)
+    reader = bench.start(wanted, peer)
+    assert len(served(bench, counters, DropReason.BAD_TAG)) == 1
+    assert counters.drops() == {"bad_tag": 1}
+    assert reader.poll(everything=True) == []
+
+
+def test_what_does_not_fit_a_copy_is_left_out_and_the_next_is_copied() -> None:
+    bench = Bench()
+    reader = bench.start()
+    huge = bytes(SLOT_BYTES)
+    bench.tap.packets(Kind.DATAGRAMS, huge, [len(huge)], Point.OUTER_IN)
+    bench.tap.packets(Kind.DATAGRAMS, bytes(2 * MAX_PACKETS), [1] * (MAX_PACKETS + 1), Point(3))
+    see(bench.tap, Point.OUTER_OUT)
+    assert points(reader.poll(everything=True)) == [Point.OUTER_OUT]
+
+
+def test_only_roles_that_hold_packets_have_a_tap() -> None:
+    bench = Bench()
+    assert bench.taps.tap("worker0") is not None
+    assert bench.taps.tap("udp_writer") is None
+
+
+def test_somebody_captures_from_the_start_to_the_stop() -> None:
+    bench = Bench()
+    assert not bench.taps.busy
+    bench.start(SECRETS)
+    assert bench.taps.busy
+    assert bench.tap.on
+    bench.taps.stop()
+    assert not bench.taps.busy
