@@ -96,6 +96,58 @@ def test_a_peer_gets_keys_the_next_addresses_and_a_configuration_that_fits_the_s
     assert "10.0.0.4/32" in capsys.readouterr().out
 
 
+def test_a_peer_may_keep_its_key_and_do_without_all_that_can_be_left_out(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = keys.to_base64(keys.public_key_of(keys.generate_private_key()))
+    left_out = ("--no-psk", "--keepalive", "0", "--routes", "10.0.0.0/24")
+    assert add(file, "--public-key", own, *left_out) == 0
+    gateway = keys.to_base64(keys.public_key_of(config.load(file).interface.private_key))
+    assert capsys.readouterr().out == (
+        "[Interface]\n"
+        f"# PrivateKey = the one that belongs to {own}\n"
+        "Address = 10.0.0.3/32, fd00::2/128\n"
+        "\n[Peer]\n"
+        f"PublicKey = {gateway}\n"
+        "AllowedIPs = 10.0.0.0/24\n"
+        "Endpoint = vpn.example.org:51820\n"
+    )
+    section = f"[Peer]\nPublicKey = {own}\nAllowedIPs = 10.0.0.3, fd00::2\n"
+    assert file.read_text() == f"{SERVER}\n\n{section}"
+
+
+def test_what_a_peer_is_told_by_default_and_by_name(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert add(file, "--name", "phone", "--dns", "10.0.0.1, example.org") == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("[Interface]\n# phone\nPrivateKey = ")
+    client = config.parse(printed, "client")
+    assert [str(entry) for entry in client.interface.dns] == ["10.0.0.1", "example.org"]
+    assert client.peers[0].keepalive == 25
+    assert [length for _, length in client.peers[0].allowed_ips] == [0, 0], "everything"
+
+
+def test_a_peer_gets_one_address_of_each_family(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = SERVER.replace("10.0.0.1/24, ", "10.0.0.1/24, 10.5.0.1/24, fd05::1/64, ")
+    file.write_text(text)
+    assert add(file) == 0
+    assert "Address = 10.0.0.3/32, fd05::2/128\n" in capsys.readouterr().out
+
+
+def test_without_a_gateway_or_a_file_it_is_said_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert add(tmp_path / "none" / "wg0.conf") == 2
+    assert f"{tmp_path}/none: there is no such directory" in capsys.readouterr().err
+    assert add(tmp_path / "none.conf") == 2
+    assert "none.conf: cannot be read: No such file or directory" in capsys.readouterr().err
+    assert main(["add-peer", "no-such-iface", "--endpoint", "h:1"]) == 1
+    assert "wgmp supervise" in capsys.readouterr().err
+
+
 def test_a_key_that_is_a_peer_already_is_refused(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
