@@ -3,116 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+import time
 
 import pytest
 
-from wgmp import system
-from wgmp.child import Child
-from wgmp.children import Children
-from wgmp.errors import ControlError, WgmpError
-from wgmp.eventhub import EventHub
-from wgmp.events import RoleRestarted
-from wgmp.fabric import Fabric
-from wgmp.orders import Drain, Drained, Failed, Order, Ready, SetLink, decode_orders, encode_report
-from wgmp.resharding import reshard
-from wgmp.system.line import PacketLine
-from wgmp.tap import NOBODY, OUTER
-from wgmp.topology import ProcessRow, Shape, build
-
-NAME = "gateway"
-LINK = SetLink(up=True, mtu=1380)
-
-
-def report_and_obey(control: socket.socket) -> None:
-    """Be ready, drain when told to, and end when the supervisor hangs up."""
-    control.send(encode_report(Ready()))
-    while message := control.recv(1 << 16):
-        if Drain() in decode_orders(message):
-            control.send(encode_report(Drained()))
-
-
-class Home:
-    """The supervisor's part: it forks, as often as it can, and hears how the gateway ends.
-
-    `parts`: what the processes forked next do with their control sockets before they end, one
-    after the other; all others report and obey. `no_memory`: how many forks fail before one works.
-    """
-
-    def __init__(self) -> None:
-        self.parts: list[Callable[[socket.socket], None]] = []
-        self.no_memory = 0
-        self.failure: WgmpError | None = None
-        self.events = EventHub()
-        self.told = self.events.subscribe()
-        self.fabric = Fabric(build(Shape.COMPACT, 1))
-        self.children = Children(self, self.fabric, self.events)
-
-    def fork(self, row: ProcessRow, fabric: Fabric) -> Child:
-        """Fork a process that plays the part."""
-        if self.no_memory:
-            self.no_memory -= 1
-            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        part = self.parts.pop(0) if self.parts else report_and_obey
-        pid = os.fork()
-        if not pid:
-            try:
-                signal.alarm(20)
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
-                ours.close()
-                part(theirs)
-            finally:
-                os._exit(0)
-        theirs.close()
-        ended = system.Lifeline().in_parent(pid)
-        return Child(row, pid, ended, PacketLine(ours), os.memfd_create("trace"))
-
-    def configuration(self) -> Iterable[Order]:
-        """A link is all there is."""
-        return [LINK]
-
-    def stop(self, failure: WgmpError) -> None:
-        """Note why the gateway ends."""
-        self.failure = failure
-        self.children.replace_nobody()
-
-    @property
-    def living(self) -> Child:
-        """The one process that there is."""
-        return self.children.living[NAME]
-
-    async def ends(self, count: int = 1) -> list[str]:
-        """Wait until processes have ended, so many, and a successor works; return how they did."""
-        told: list[RoleRestarted] = []
-        while len(told) < count:
-            events = await self.told.take()
-            told += (event for event in events if isinstance(event, RoleRestarted))
-        while NAME not in self.children.living or not self.living.ready:
-            await asyncio.sleep(0.01)
-        return [event.how for event in told]
-
-
-def play(scene: Callable[[Home], Awaitable[None]]) -> None:
-    """Play a scene that begins with a process that is ready, and take it all down."""
-
-    async def run() -> None:
-        home = Home()
-        try:
-            home.children.fill()
-            await home.children.wait_until_ready()
-            async with asyncio.timeout(20):
-                await scene(home)
-        finally:
-            await home.children.stop()
-            home.fabric.close()
-
-    asyncio.run(run())
+from tests.home import LINK, NAME, Home, play, report_and_obey
+from wgmp import children
+from wgmp.errors import RoleError
+from wgmp.orders import Failed, Ready, decode_orders, encode_report
 
 
 def babble(control: socket.socket) -> None:
@@ -235,43 +136,6 @@ def test_a_gateway_that_cannot_fork_at_all_does_not_start() -> None:
     assert not home.children.living
 
 
-@pytest.mark.parametrize("trouble", ["no memory", "no start"])
-def test_a_generation_that_does_not_come_up_leaves_nothing_behind(trouble: str) -> None:
-    async def scene(home: Home) -> None:
-        first = home.living.pid
-        if trouble == "no memory":
-            home.no_memory = 1
-        else:
-            home.parts = [lambda control: None]
-        open_before = len(os.listdir("/proc/self/fd"))
-        with pytest.raises(ControlError, match=r"no more processes|did not start"):
-            await reshard(home.children, 3)
-        while len(os.listdir("/proc/self/fd")) > open_before:
-            await asyncio.sleep(0.01)
-        assert home.living.pid == first
-        assert home.children.fabric is home.fabric
-        await reshard(home.children, 2)
-        assert sorted(home.children.living) == [NAME, "worker1"]
-        home.fabric = home.children.fabric
-
-    play(scene)
-
-
-def test_a_capture_that_begins_while_workers_come_is_not_cut_off() -> None:
-    async def scene(home: Home) -> None:
-        change = asyncio.create_task(reshard(home.children, 2))
-        await asyncio.sleep(0)  # they are forked, and not ready yet
-        home.fabric.taps.start(OUTER, NOBODY)
-        with pytest.raises(ControlError, match="a capture is running"):
-            await change
-        assert home.children.fabric is home.fabric
-        home.fabric.taps.stop()
-        await reshard(home.children, 2)
-        home.fabric = home.children.fabric
-
-    play(scene)
-
-
 def test_nobody_is_started_once_the_end_has_begun() -> None:
     async def scene(home: Home) -> None:
         home.children.replace_nobody()
@@ -302,3 +166,65 @@ def test_who_comes_later_is_told_the_configuration_before_it_begins() -> None:
     play(scene)
     os.close(heard)
     os.close(tell)
+
+
+def wait_for_the_end(control: socket.socket) -> None:
+    """Be ready, and heed nothing."""
+    control.send(encode_report(Ready()))
+    time.sleep(20)
+
+
+def test_one_that_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "_STOP_LIMIT_S", 0.1)
+
+    async def scene(home: Home) -> None:
+        home.parts = [wait_for_the_end]
+        os.kill(home.living.pid, signal.SIGKILL)
+        await home.ends()
+        last = home.living
+        await home.children.stop()
+        assert not home.children.living
+        assert (last.ended.is_set(), last.ended_in_order) == (True, False)
+
+    play(scene)
+
+
+def test_those_that_stop_at_once_are_not_waited_for_and_have_ended_in_order() -> None:
+    async def scene(home: Home) -> None:
+        last = home.living
+        await home.children.stop()
+        assert (last.ended.is_set(), last.ended_in_order) == (True, True)
+
+    play(scene)
+
+
+def test_a_gateway_whose_process_says_nothing_does_not_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(children, "_BOOT_LIMIT_S", 0.2)
+
+    async def scene() -> None:
+        home = Home()
+        home.parts = [lambda control: time.sleep(20)]
+        home.children.fill()
+        with pytest.raises(RoleError, match=f"not ready after 0 s: {NAME}"):
+            await home.children.wait_until_ready()
+        home.living.kill()
+        await home.children.stop()
+        home.fabric.close()
+
+    asyncio.run(scene())
+
+
+def test_a_gateway_whose_first_process_ends_without_a_word_says_how() -> None:
+    async def scene() -> Home:
+        home = Home()
+        home.parts = [lambda control: None]
+        home.children.fill()
+        await home.children.wait_until_ready()
+        await home.children.stop()
+        home.fabric.close()
+        return home
+
+    failure = asyncio.run(scene()).failure
+    assert str(failure) == f"{NAME} exited with 0 before it was ready"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from wgmp import control
-from wgmp.control import Upgraded
+from wgmp.control import Request, SetWorkers, Upgraded
 from wgmp.errors import ControlError
 from wgmp.netns import wait_for
 from wgmp.taphost import Capture
@@ -60,17 +60,27 @@ def test_a_capture_that_begins_while_the_new_program_starts_is_not_cut_off(
     assert left.ping(right.inner4)
 
 
-def test_who_asks_for_a_capture_when_it_is_too_late_is_told_so(tunnel: MakeTunnel) -> None:
+@pytest.mark.parametrize(
+    ("request_", "refusal"),
+    [
+        (Capture(), "the gateway is being handed over: try again in a moment"),
+        (SetWorkers(4), "the processes are being changed already: wait a moment"),
+    ],
+)
+def test_who_asks_for_something_when_it_is_too_late_is_told_so(
+    tunnel: MakeTunnel, request_: Request, refusal: str
+) -> None:
     left = tunnel("wgmpd", "wireguard-go").left
     with socket.socket(socket.AF_UNIX) as early:
         early.settimeout(LIMIT_S)
         early.connect(str(control.socket_path(left.interface)))
         left.stats()  # who connected before has been accepted, too
         with upgrade_that_waits(left, "held") as outcome:
-            early.sendall(control.encode(Capture()) + b"\n")
+            early.sendall(control.encode(request_) + b"\n")
             answer = early.makefile("rb").readline()
-    assert b"the gateway is being handed over: try again in a moment" in answer
+    assert refusal in answer.decode()
     assert outcome.result(LIMIT_S).pid > 0
+    assert left.stats()["workers_count"] == 2
 
 
 def _upgraded(gateway: Gateway) -> str:
