@@ -17,6 +17,15 @@ from wgmp.keys import public_key_of, to_base64
 from wgmp.observe.metrics_server import ailments, metrics
 from wgmp.observe.names import Names
 from wgmp.protocol.outcome import DropReason
+from wgmp.ring import (
+    CORRUPT_WORD,
+    FULL_WORD,
+    HEAD_WORD,
+    HIGH_WATER_WORD,
+    SLOTS_WORD,
+    TAIL_WORD,
+    WAKE_UPS_WORD,
+)
 from wgmp.system import boottime
 
 from .standing import PRIVATE, Standing
@@ -187,11 +196,17 @@ def test_drops_handshakes_and_cookies_are_counted_by_what_they_were(gateway: Sta
 
 
 def test_rings_have_a_metric_for_each_of_their_figures(gateway: Standing) -> None:
-    (ring,) = (each for each in gateway.snapshot().rings if each.name == "worker0>tun_writer")
-    for name, value in (("slots", ring.slots), ("depth", 0), ("high_water", 0)):
-        assert scraped(gateway, f"wgmp_ring_{name}")[ring.name,] == value
-    for name in ("records", "full", "corrupt", "wake_ups"):
-        assert scraped(gateway, f"wgmp_ring_{name}_total")[ring.name,] == 0
+    name = "worker0>tun_writer"
+    words = gateway.fabric.rings[name].words
+    figures = {HEAD_WORD: 900, TAIL_WORD: 897, HIGH_WATER_WORD: 33}
+    for word, value in {**figures, FULL_WORD: 4, WAKE_UPS_WORD: 5, CORRUPT_WORD: 6}.items():
+        words[word] = value
+    for metric, value in (
+        *(("slots", words[SLOTS_WORD]), ("depth", 3), ("high_water", 33)),
+        *(("records_total", 900), ("full_total", 4)),
+        *(("wake_ups_total", 5), ("corrupt_total", 6)),
+    ):
+        assert scraped(gateway, f"wgmp_ring_{metric}")[name,] == value, metric
 
 
 def test_health_names_what_is_gone_and_what_does_not_turn(gateway: Standing) -> None:
@@ -215,3 +230,13 @@ def test_thousands_of_peers_come_in_pieces_between_which_others_are_served(
     pieces = list(metrics(gateway.supervisor))
     assert pieces.count("") == 3
     assert len(scraped(gateway, "wireguard_sent_bytes_total")) == 600
+
+
+def test_what_only_grows_is_a_counter_and_everything_else_a_gauge(gateway: Standing) -> None:
+    gateway.row(gateway.peer(1)).drop(DropReason.BAD_TAG, 1)
+    gateway.counters["worker0"].drop(DropReason.BAD_TAG)
+    families = list(text_string_to_metric_families("".join(metrics(gateway.supervisor))))
+    for family in families:
+        totals = {sample.name.endswith("_total") for sample in family.samples}
+        assert totals == {family.type == "counter"}, family.name
+    assert {family.type for family in families} == {"counter", "gauge"}

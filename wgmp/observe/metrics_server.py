@@ -27,6 +27,7 @@ _MAX_REQUEST_BYTES = 8192
 _MAX_CLIENTS = 8
 _REQUEST_LIMIT_S = 5.0
 _ANSWER_LIMIT_S = 30.0
+_LAST_WORDS_S = 1.0
 _ONE_REQUEST = (
     f"one request of at most {_MAX_REQUEST_BYTES} bytes, within {_REQUEST_LIMIT_S:.0f} s\n"
 )
@@ -100,12 +101,15 @@ class MetricsServer:
         try:
             if self._clients > _MAX_CLIENTS:
                 await _say(writer, 503, "too many clients\n")
+                if self._clients <= 2 * _MAX_CLIENTS:
+                    await _hung_up(reader, writer)
                 return
             try:
                 async with asyncio.timeout(_REQUEST_LIMIT_S):
                     head = await reader.readuntil(b"\r\n\r\n")
             except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                 await _say(writer, 400, _ONE_REQUEST)
+                await _hung_up(reader, writer)
                 return
             async with asyncio.timeout(_ANSWER_LIMIT_S):
                 await self._answer(head, writer)
@@ -165,6 +169,17 @@ async def _say(writer: asyncio.StreamWriter, code: int, text: str, body: bool = 
         more.append("Allow: GET, HEAD")
     writer.write(_head(code, "text/plain; charset=utf-8", more) + (content if body else b""))
     await writer.drain()
+
+
+async def _hung_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Wait for a client that was not heard out to hang up, but not long.
+
+    Closed while it still speaks, the connection is reset, and the answer may be lost with it.
+    """
+    writer.write_eof()
+    async with asyncio.timeout(_LAST_WORDS_S):
+        while await reader.read(_MAX_REQUEST_BYTES):
+            pass
 
 
 def _head(code: int, content_type: str, more: list[str]) -> bytes:
