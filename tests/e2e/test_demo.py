@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -65,3 +67,37 @@ def test_an_interrupted_demo_leaves_nothing(
     assert demo.wait(30) == 130, log.read_text()
     assert namespaces_of(demo.pid) == []
     assert not [pid for pid in processes if exists(pid)]
+
+
+def test_a_demo_that_fails_says_why_shows_the_logs_and_leaves_nothing(tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("ip", "ping"):  # and no wg
+        found = shutil.which(name)
+        assert found is not None
+        (programs / name).symlink_to(found)
+    environment = {**os.environ, "PATH": str(programs)}
+    with subprocess.Popen(
+        [WGMP, "demo"], stdout=subprocess.PIPE, text=True, env=environment
+    ) as demo:
+        try:
+            printed, _ = demo.communicate(timeout=60)
+        finally:
+            demo.kill()
+    assert demo.returncode == 1
+    lines = printed.splitlines()
+    failed = lines.index(next(line for line in lines if line.startswith("failed: ")))
+    assert "wg setconf" in lines[failed]
+    for end in ("left", "right"):
+        assert f"the end of the log {end}.log:" in lines[failed:]
+    assert lines[-1] == "* namespaces, gateways and interfaces are gone again"
+    assert namespaces_of(demo.pid) == []
+
+
+def test_who_may_not_make_namespaces_is_told_to_become_root() -> None:
+    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--", WGMP, "demo"]
+    done = subprocess.run(as_nobody, capture_output=True, text=True, timeout=30, check=False)
+    if "Permission denied" in done.stderr:
+        pytest.skip("nobody may not run this checkout")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("network namespaces and TUN devices: run it as root\n")

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from msgspec import structs
 
 from wgmp import cli, keys
+from wgmp.addresses import parse_prefix
 from wgmp.agent import settings_file
 from wgmp.config import PeerConfig, QuickConfig
 from wgmp.errors import ConfigError
@@ -88,6 +89,20 @@ def test_nothing_that_is_there_is_overwritten(
     (tmp_path / "office.toml").write_text("")
     assert cli.main(["import", "office.conf", "-o", "office.toml"]) == 2
     assert "office.toml: is there already" in capsys.readouterr().err
+
+
+def test_what_settings_cannot_say_is_refused_for_the_file_it_stands_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = in_files(tmp_path, monkeypatch)
+    source.write_text("# wg-quick takes this\n\n[Interface]\nMTU = 1400\nDNS = a/b\n")
+    assert cli.main(["import", "office.conf"]) == 2
+    told = 'office.conf: network.office.dns[0]: a/b is no domain: write for example "example.org"'
+    assert capsys.readouterr().err == f"wgmp: {told}\n"
+    source.rename("office.json")  # whatever it is called, it is one of wg-quick's
+    Path("office.json").write_text("[Interface]\nMTU = 1400\n")
+    assert cli.main(["import", "office.json"]) == 0
+    assert capsys.readouterr().out == "[network.office]\nmtu = 1400\n"
 
 
 def test_strip_prints_what_wg_takes_and_tells_mistakes(
@@ -174,6 +189,43 @@ def test_any_file_survives_the_way_through_settings(
     back, notices = exchange.to_quick("wg0", read.networks["wg0"], read.agent, "wg0.conf")
     assert same(back) == same(taken_as_settings_take_it(config))
     assert not [notice for notice in notices if "PrivateKey" not in notice]
+
+
+def test_every_preshared_key_has_a_file_of_its_own(tmp_path: Path) -> None:
+    names = ("a b", "a-b", "", "...", "")
+    peers = tuple(
+        PeerConfig(public_key=bytes([n]) * 32, name=name, preshared_key=bytes([100 + n]) * 32)
+        for n, name in enumerate(names, 1)
+    )
+    config = structs.replace(quick_file.parse("", "wg0.conf"), peers=peers)
+    imported = exchange.to_settings(config, "wg0", tmp_path)
+    assert [path.name for path in imported.secrets] == [
+        "a-b.psk", "a-b-2.psk", "peer-3.psk", "peer-4.psk", "peer-5.psk"
+    ]  # fmt: skip
+    exchange.write_secrets(imported.secrets)
+    read = settings_file.parse(imported.text, "x.toml")
+    back, _ = exchange.to_quick("wg0", read.networks["wg0"], read.agent, "wg0.conf")
+    assert back.peers == peers
+    assert imported.notices == [
+        "there is no PrivateKey: the agent makes one when the network starts"
+    ]
+
+
+def test_a_peers_first_section_counts_for_what_the_second_leaves_out(tmp_path: Path) -> None:
+    one = bytes([1]) * 32
+    peers = (
+        PeerConfig(public_key=one, name="x", preshared_key=bytes([9]) * 32, keepalive=25),
+        PeerConfig(public_key=one, endpoint="a.example.org:1"),
+        PeerConfig(public_key=one, name="y", allowed_ips=(parse_prefix("10.0.0.0/8"),)),
+    )
+    config = structs.replace(quick_file.parse("", "wg0.conf"), peers=peers)
+    imported = exchange.to_settings(config, "wg0", tmp_path)
+    assert list(imported.secrets.values()) == [bytes([9]) * 32]
+    (peer,) = settings_file.parse(imported.text, "x.toml").networks["wg0"].peers
+    assert (peer.name, peer.endpoints, peer.allowed_ips) == (
+        "y", ("a.example.org:1",), ("10.0.0.0/8",)
+    )  # fmt: skip
+    assert peer.persistent_keepalive_secs == 25
 
 
 def test_sections_of_one_peer_become_one_and_names_differ(tmp_path: Path) -> None:

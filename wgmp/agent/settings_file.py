@@ -48,6 +48,11 @@ def peer_from(table: Any) -> PeerSettings:
     return _peer(table, [])
 
 
+def network_from(name: str, table: dict[str, Any]) -> NetworkSettings:
+    """Check one network that was put together elsewhere; raises Misplaced."""
+    return _network(name, table)
+
+
 class Misplaced(ValueError):
     """A mistake in a table. `path`: the way to it; the message begins with it."""
 

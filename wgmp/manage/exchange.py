@@ -64,8 +64,11 @@ def to_settings(config: QuickConfig, interface: str, keys_directory: Path) -> Im
         peers.append(entry)
     if peers:
         table["peers"] = peers
+    try:
+        settings_file.network_from(network, table)
+    except settings_file.Misplaced as error:
+        raise ConfigError(str(error), config.file) from None
     text = tomli_w.dumps({"network": {network: table}})
-    settings_file.parse(text, config.file)
     return Imported(text, secrets, list(_import_notices(config)))
 
 
