@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from wgmp.errors import ConfigError
+from wgmp.fastpath.choice import Choice
+from wgmp.logs import LogFormat
 from wgmp.options import LogLevel, Options, Shape, check_interface_name, read_options
 
 
@@ -78,6 +80,33 @@ def test_bad_values_are_told_with_the_variable(variable: str, value: str, remedy
         read_options("wg0", {variable: value})
     assert str(caught.value).startswith(f"{variable}: {value!r} ")
     assert remedy in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "option", "text", "field", "value"),
+    [
+        ("WGMP_CONFIG", "config", "a.conf", "config", Path("a.conf")),
+        ("WGMP_WORKERS", "workers", "5", "workers", 5),
+        ("WGMP_TOPOLOGY", "topology", "pipeline", "topology", Shape.PIPELINE),
+        ("WGMP_TUN_QUEUES", "tun_queues", "16", "tun_queues", 16),
+        ("WGMP_OFFLOAD", "offload", "off", "offload", False),
+        ("WGMP_OFFLOAD", "offload", "auto", "offload", True),
+        ("WGMP_FASTPATH", "fastpath", "native", "fastpath", Choice.NATIVE),
+        ("WGMP_SANDBOX", "sandbox", "off", "sandbox", False),
+        ("WGMP_USER", "user", "daemon", "user", "daemon"),
+        ("WGMP_SESSIONS", "sessions", "private", "shared_sessions", False),
+        ("WGMP_SESSIONS", "sessions", "shared", "shared_sessions", True),
+        ("WGMP_METRICS", "metrics", "[::1]:9586", "metrics", ("::1", 9586)),
+        ("WGMP_LOG_FORMAT", "log_format", "json", "log_format", LogFormat.JSON),
+    ],
+)
+def test_each_setting_comes_from_its_variable_or_its_option(
+    variable: str, option: str, text: str, field: str, value: object
+) -> None:
+    by_variable = read_options("wg0", {variable: text})
+    by_option = read_options("wg0", {variable: "nonsense"}, **{option: text})  # type: ignore[arg-type]
+    assert getattr(by_variable, field) == value
+    assert by_variable == by_option
 
 
 def test_a_bad_option_is_told_as_the_option_and_not_the_variable() -> None:
