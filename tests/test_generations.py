@@ -219,6 +219,21 @@ def test_one_that_dies_before_it_can_begin_has_a_successor() -> None:
     play(scene)
 
 
+def test_a_generation_that_stays_after_all_is_whole_again_and_its_dead_are_replaced() -> None:
+    async def scene(home: Home) -> None:
+        assert await leave(home.children)
+        assert not home.children.living
+        home.children.fill()  # as after an upgrade that failed
+        await until(lambda: home.living.ready)
+        first = home.living
+        home.children.fill()
+        assert home.living is first
+        os.kill(first.pid, signal.SIGKILL)
+        await until(lambda: home.children.living.get(NAME, first) is not first)
+
+    play(scene)
+
+
 def test_another_number_of_workers_is_told_and_peers_and_books_go_along() -> None:
     async def scene(home: Home) -> None:
         for count in (3, 1):
@@ -235,9 +250,12 @@ def test_another_number_of_workers_is_told_and_peers_and_books_go_along() -> Non
         assert staged == [5, 0, 0]
         assert [counters[f"worker{n}"].value(Counter.PEERS) for n in (0, 1)] == [2, 0]
         assert (counters["worker1"].drops(), counters["worker0"].drops()) == ({WORKER_DIED: 5}, {})
-        told = [event for event in await home.told.take() if isinstance(event, WorkersChanged)]
-        assert [(event.before, event.workers) for event in told] == [(1, 3), (3, 1)]
-        assert all(0 <= event.pause_s < 20 for event in told)
+        told = await home.told.take()
+        changes = [event for event in told if isinstance(event, WorkersChanged)]
+        assert changes == told, "nobody was restarted"
+        assert [(event.before, event.workers) for event in changes] == [(1, 3), (3, 1)]
+        assert all(0 <= event.pause_s < 20 for event in changes)
+        assert not any(home.children.deaths.restarts.values())
 
     play(scene)
 
