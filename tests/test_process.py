@@ -87,7 +87,8 @@ class Stage:
                 context = self.fabric.context("tun_writer", DEVICES)
                 bell = self.fabric.doorbells["tun_writer"]
                 trace = os.open(os.devnull, os.O_WRONLY)
-                code = process.run(lambda: [role(context, tell)], bell, theirs, [], trace)
+                path = self.fabric.fastpath
+                code = process.run(lambda: [role(context, tell)], bell, theirs, [], trace, path)
             finally:
                 os._exit(code)
         os.close(tell)

@@ -208,7 +208,7 @@ def _live(
             return roles
 
         bell = fabric.doorbells[row.name]
-        code = process.run(build, bell, control, devices.sockets, trace)
+        code = process.run(build, bell, control, devices.sockets, trace, fabric.fastpath)
     finally:
         os._exit(code)
 

@@ -18,6 +18,11 @@ class Interest:
         self._poller = system.Poller()
         self._masks: dict[int, int] = {}
 
+    @property
+    def descriptor(self) -> int:
+        """The poller's own descriptor, where it is one (epoll)."""
+        return self._poller.fileno()
+
     def wait(self, timeout_s: float) -> list[tuple[int, int]]:
         """Return what is ready within so many seconds, as (descriptor, mask)."""
         return self._poller.poll(timeout_s)

@@ -38,7 +38,7 @@ from wgmp.shm import WORD_BYTES, LastingMemory, Segment, make
 ROWS = 16_384
 ROW_WORDS = 16
 
-OWNER, _TENANT, _VERSION, _RX, _TX, _HANDSHAKE, _ENDPOINT, _TIMESTAMP = 0, 1, 2, 3, 4, 5, 6, 12
+OWNER, _TENANT, _VERSION, RX, TX, _HANDSHAKE, _ENDPOINT, _TIMESTAMP = 0, 1, 2, 3, 4, 5, 6, 12
 _SESSIONS, _INITIATIONS = 14, 15
 _MOST_ATTEMPTS = 255
 _TIMESTAMP_BYTES = 12
@@ -142,11 +142,11 @@ class PeerRow:
 
     def add_received(self, count: int) -> None:
         """Owner: count authenticated bytes received."""
-        self._words[self._start + _RX] += count
+        self._words[self._start + RX] += count
 
     def add_sent(self, count: int) -> None:
         """Owner: count bytes sent."""
-        self._words[self._start + _TX] += count
+        self._words[self._start + TX] += count
 
     def drop(self, reason: DropReason, count: int) -> None:
         """Owner: count drops of what came from the peer, or was for it."""
@@ -209,7 +209,7 @@ class PeerRow:
         """Return the row's figures."""
         words, start = self._words, self._start
         return RowFigures(
-            self.endpoint(), words[start + _HANDSHAKE], words[start + _RX], words[start + _TX]
+            self.endpoint(), words[start + _HANDSHAKE], words[start + RX], words[start + TX]
         )
 
     def _get(self, word: int, length: int) -> bytes:

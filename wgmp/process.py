@@ -3,7 +3,8 @@
 First it takes the whole configuration, up to the order to begin. Then, each turn: wait for
 descriptors (not at all while there is work), take the supervisor's orders, let every role step.
 When no role had work the process declares itself asleep, looks at its rings once more, and
-waits for a descriptor, the doorbell, or the next deadline.
+waits for a descriptor, the doorbell, or the next deadline. Waiting is the fast path's, which may
+make whole turns by itself while there is nothing to decide (`fastpath.interface.Turns`).
 
 The supervisor's end of the control socket closing is the order to stop.
 """
@@ -24,6 +25,7 @@ from functools import partial
 from wgmp import logs, system
 from wgmp.counters import Counter
 from wgmp.events import AnyEvent, Outbox
+from wgmp.fastpath.interface import FastPath
 from wgmp.interest import Interest, is_broken
 from wgmp.orders import (
     Begin,
@@ -38,7 +40,7 @@ from wgmp.orders import (
     decode_orders,
     encode_report,
 )
-from wgmp.ring import Doorbell, RingReader
+from wgmp.ring import Doorbell
 from wgmp.role import Role
 from wgmp.system import boottime
 from wgmp.system.line import Line
@@ -63,6 +65,7 @@ def run(
     control: Line,
     sockets: list[socket.socket],
     trace: int,
+    fastpath: FastPath,
 ) -> int:
     """Build the roles, report, and run them until told to stop; return the exit code.
 
@@ -76,7 +79,7 @@ def run(
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable(trace)
     try:
-        loop = Loop(build(), doorbell, control, sockets)
+        loop = Loop(build(), doorbell, control, sockets, fastpath)
         _report(control, Ready())
         # What exists now lives as long as the process; the collector need not look at it again.
         gc.freeze()
@@ -115,9 +118,9 @@ class Loop:
         doorbell: Doorbell,
         control: Line,
         sockets: list[socket.socket],
+        fastpath: FastPath,
     ) -> None:
         self._roles = roles
-        self._rings = [ring for role in roles for ring in role.inputs]
         # Asked in every turn are only those that may have something to say.
         self._timed = [role for role in roles if type(role).deadline is not Role.deadline]
         self._writers = [role for role in roles if type(role).blocked_on is not Role.blocked_on]
@@ -126,6 +129,10 @@ class Loop:
         self._control = control
         self._sockets = sockets
         self._interest = Interest()
+        parts = [(role.part, role.inputs) for role in roles]
+        taps = [role.tap.word for role in roles if role.tap is not None]
+        captured = taps[0] if taps else None  # the same word for all
+        self._turns = fastpath.turns(self._interest, doorbell, parts, captured)
         self._readers: dict[int, Role] = {}
         self._next_beat = 0.0
         self._begun = False
@@ -144,11 +151,11 @@ class Loop:
         self._wait_to_begin()
         busy = False
         while not self._stopping:
-            timeout = 0.0 if busy else self._fall_asleep()
-            events = self._interest.wait(timeout)
-            if not busy:
-                self._doorbell.wake_up()
+            blocked = self._interest.blocked_on is not None
+            events = self._turns.wait(busy, self._deadline(busy), blocked)
             now = boottime()
+            for role in self._roles:
+                role.settle(now)
             broken = False
             for descriptor, mask in events:
                 self._dispatch(descriptor, now)
@@ -191,33 +198,26 @@ class Loop:
     def _beat(self, now: float) -> None:
         """Let every role's heartbeat show, and how often it has slept since the last one."""
         self._next_beat = now + _HEARTBEAT_S
+        slept, self._sleeps = self._turns.sleeps - self._sleeps, self._turns.sleeps
         for role in self._roles:
             role.counters.store(Counter.HEARTBEAT, int(now * 1e9))
-            role.counters.add(Counter.SLEEPS, self._sleeps)
-        self._sleeps = 0
+            role.counters.add(Counter.SLEEPS, slept)
 
-    def _fall_asleep(self) -> float:
-        """Declare sleep; return how long it may last in seconds, 0 when there is work after all."""
-        self._outbox.tick()
-        self._doorbell.fall_asleep()
-        # A role that waits for a descriptor to drain leaves its rings as they are.
-        if self._interest.blocked_on is None and any(map(RingReader.waiting, self._rings)):
-            return 0.0
-        self._sleeps += 1
-        now = boottime()
-        longest = now + _LONGEST_SLEEP_S
+    def _deadline(self, busy: bool) -> float:
+        """Return when the roles must step at the latest, whether anything comes or not."""
+        if not busy:
+            self._outbox.tick()
+        earliest = boottime() + _LONGEST_SLEEP_S
         for role in self._timed:
             deadline = role.deadline()
-            if deadline is not None and deadline < longest:
-                longest = deadline
-        return max(0.0, longest - now)
+            if deadline is not None and deadline < earliest:
+                earliest = deadline
+        return earliest
 
     def _dispatch(self, descriptor: int, now: float) -> None:
         role = self._readers.get(descriptor)
         if role is not None:
             role.readable = True
-        elif descriptor == self._doorbell.descriptor:
-            self._doorbell.silence()
         elif descriptor == self._control.fileno():
             self._take_orders(now)
 

@@ -173,10 +173,11 @@ class RingWriter:
 class RingReader:
     """The consuming end. Only one process at a time may hold it.
 
-    `fast`: the fast path's own end of the same `segment`, if it has one.
+    `fast`: the fast path's own end of the same `segment`, if it has one. `begun`: packets of the
+    oldest record that its consumer has done with already.
     """
 
-    __slots__ = ("_records", "_slots", "_words", "fast", "segment")
+    __slots__ = ("_records", "_slots", "_words", "begun", "fast", "segment")
 
     def __init__(self, segment: Segment) -> None:
         self._records = _attach(segment)
@@ -184,6 +185,7 @@ class RingReader:
         self._words = segment.words
         self.segment = segment
         self.fast: object | None = None
+        self.begun = 0
 
     def waiting(self) -> int:
         """Return how many records wait, as far as the producer's word can be believed."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from wgmp.counters import Counters
 from wgmp.events import AnyEvent
-from wgmp.fastpath.interface import FastPath
+from wgmp.fastpath.interface import FastPath, Part
 from wgmp.offload import Offloads
 from wgmp.orders import Order
 from wgmp.peertable import IndexTable, PeerTable
@@ -68,7 +68,10 @@ def _nobody_listens(event: AnyEvent) -> None:
 
 
 class Role:
-    """The base of all roles. `readable` is set by the loop when one of `descriptors` is ready."""
+    """The base of all roles. `readable` is set by the loop when one of `descriptors` is ready.
+
+    `part`: what of its work needs no decision, for turns in which nothing else is done.
+    """
 
     def __init__(self, context: RoleContext) -> None:
         self.name = context.name
@@ -76,6 +79,7 @@ class Role:
         self.counters = context.counters
         self.tap = context.tap
         self.readable = False
+        self.part: Part = None
         # Set by the loop. An order may be on its way to this role while what it is about came
         # quicker, through a ring: whoever misses something catches up and looks once more.
         self.catch_up: Callable[[], None] = _nothing_to_catch_up
@@ -88,6 +92,9 @@ class Role:
         Raises only on a broken invariant, which ends the process.
         """
         raise NotImplementedError
+
+    def settle(self, now: float) -> None:
+        """Take note of what was done in turns without Python, before anything else is."""
 
     def skip_records(self) -> None:
         """Drop the oldest record of each ring: it may be what predecessors died of."""

@@ -106,6 +106,11 @@ class Tap:
         self._ring: RingWriter | None = None
 
     @property
+    def word(self) -> memoryview:
+        """The word, of format "Q", that is not 0 while anybody captures."""
+        return self._words[_WANTED : _WANTED + 1]
+
+    @property
     def on(self) -> bool:
         """Whether anybody captures."""
         return self._words[_WANTED] != 0

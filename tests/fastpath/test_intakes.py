@@ -191,6 +191,7 @@ def test_datagrams_reach_the_owner_of_their_index_and_others_are_counted(path: C
     rings = [Ring(), Ring()]
     writers = [ring.writer for ring in rings]
     intake = load(path).datagram_intake(writers, peers, indices, counters)
+    intake.use(sockets)
     head = b"\4\0\0\0" + index.to_bytes(4, "little")
     known = [head + bytes([number]) * (24 + number) for number in range(6)]
     strange = b"\4\0\0\0" + (index ^ 0x8000).to_bytes(4, "little") + bytes(24)
@@ -210,7 +211,7 @@ def test_datagrams_reach_the_owner_of_their_index_and_others_are_counted(path: C
         admitted = []
         more = True
         while more:
-            more, few = intake.burst(sockets, admit)
+            more, few = intake.burst(admit)
             admitted += few
         port_of_sender = sender.getsockname()[1]
     for sock in sockets:

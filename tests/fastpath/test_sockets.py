@@ -122,6 +122,7 @@ def test_a_train_of_several_sessions_comes_apart_by_owner(
     one, other = (indices.draw(peer, peer - 3, 2, os.urandom) for peer in (3, 4))
     rings = [Ring(), Ring()]
     intake = load(path).datagram_intake([ring.writer for ring in rings], peers, indices, counters)
+    intake.use(sockets)
     heads = [struct.pack("<II", 4, index) for index in (one, one, other, one, other, other)]
     train = [head.ljust(64, b"%d" % number) for number, head in enumerate(heads)]
     cookie = struct.pack("<II", 3, one).ljust(64, b"c")  # a handshake message of the same length
@@ -134,7 +135,7 @@ def test_a_train_of_several_sessions_comes_apart_by_owner(
         sender.sendmsg([b"".join(train)], [segment])
     messages, more = [], True
     while more:
-        more, few = intake.burst(sockets, lambda message: None)
+        more, few = intake.burst(lambda message: None)
         messages += few
     assert counters.value(Counter.TRAINS_IN) == 1, "the kernel has taken it apart"
     assert [message for message, _ in messages] == [cookie]

@@ -3,6 +3,9 @@
 A `Rig` is admission and one worker of a pipeline, without their neighbours: a test writes what
 the readers would have written and reads what the writers would have sent. At the other end is
 a raw peer that shares no code with the protocol core.
+
+In turns, what needs no decision is done before the roles step, as in a gateway's loop. Leases are
+by the machine's clock, where the rig's begins; when that one is moved they have ended.
 """
 
 from __future__ import annotations
@@ -17,20 +20,28 @@ from hostile.rawpeer import INITIATION, RESPONSE, TRANSPORT, RawPeer, Session, k
 from wgmp.events import AnyEvent
 from wgmp.fabric import Fabric
 from wgmp.fastpath import virtio
+from wgmp.fastpath.interface import WorkerPart
+from wgmp.interest import Interest
 from wgmp.offload import Offloads
 from wgmp.orders import AddAllowedIP, Begin, EndpointOrder, Order, SetPeer, SetPrivateKey, row_of
 from wgmp.protocol.keypair import Keypair
 from wgmp.protocol.outcome import Endpoint
 from wgmp.protocol.peer import Peer
+from wgmp.protocol.timers import Timer
 from wgmp.record import Kind, pack_endpoint
 from wgmp.role import Devices, Role
 from wgmp.roles.admission import Admission
 from wgmp.roles.worker import Worker
+from wgmp.system import boottime
 from wgmp.topology import Shape, build
 from wgmp.tun import TunQueue
 
 # Nobody reads or writes here but the tests.
 DEVICES = Devices([TunQueue(-1, virtio_header=True)], [], Offloads())
+
+# Whether a rig has the fast path's turns; and how long one waits for more, in seconds.
+IN_TURNS = False
+_PAUSE_S = 0.001
 
 HERE = Endpoint(bytes([192, 0, 2, 2]), 40_000)
 INNER = bytes([10, 99, 0, 1])
@@ -47,7 +58,8 @@ def packet(source: bytes = GATEWAY_INNER, destination: bytes = INNER, length: in
 class Rig:
     """Admission and worker 0, at `now`. Peers are made by `add_peer`."""
 
-    now: float = 1000.0
+    now: float = field(default_factory=boottime)
+    in_turns: bool = field(default_factory=lambda: IN_TURNS)
     orders: list[Order] = field(default_factory=list)
     fabric: Fabric = field(default_factory=lambda: Fabric(build(Shape.PIPELINE, 1)))
 
@@ -65,7 +77,18 @@ class Rig:
         self.events: list[AnyEvent] = []
         for role in self.roles:
             role.emit = self.events.append
+        self._interest, self._turned = Interest(), self.now
+        self.raw_peers: dict[int, RawPeer] = {}
         self.obey(SetPrivateKey(self.private_key), Begin())
+        self._begin_turns()
+
+    def _begin_turns(self) -> None:
+        bell, parts = (
+            self.fabric.doorbells["worker0"],
+            [(role.part, role.inputs) for role in self.roles],
+        )
+        assert self.worker.tap is not None
+        self._turns = self.fabric.fastpath.turns(self._interest, bell, parts, self.worker.tap.word)
 
     @property
     def roles(self) -> list[Role]:
@@ -89,12 +112,14 @@ class Rig:
         told = [order for order in self.orders if not isinstance(order, Begin)]
         for order in (*told, Begin(orderly, deaths)):
             self.worker.obey(order, self.now, [])
+        self._begin_turns()
 
     def add_peer(
         self, peer: int = 1, endpoint: Endpoint | None = None, keepalive: int = 0
     ) -> RawPeer:
         """Make a peer with the inner address INNER, known by nothing but its key."""
         raw = RawPeer(rawcrypto.public_of(self.private_key))
+        self.raw_peers[peer] = raw
         self.fabric.peers.set_owner(peer, 0)
         order = None if endpoint is None else EndpointOrder(endpoint.address, endpoint.port)
         self.obey(
@@ -105,8 +130,38 @@ class Rig:
     def step(self, seconds: float = 0.0) -> None:
         """Let time pass, and the roles work until they have nothing left to do."""
         self.now += seconds
-        while self.admission.step(self.now) or self.worker.step(self.now):
-            pass
+        while True:
+            if self.in_turns:
+                self.turn()
+            if not (self.admission.step(self.now) or self.worker.step(self.now)):
+                break
+
+    def turn(self) -> None:
+        """Let be done what needs no decision."""
+        if self.now != self._turned:
+            assert isinstance(self.worker.part, WorkerPart)
+            self.worker.part.leases.clear()
+            self._turned = self.now
+        self.wait(boottime() + _PAUSE_S, busy=True)
+
+    def wait(self, until: float, busy: bool = False) -> list[tuple[int, int]]:
+        """Turn until there is something for Python; return the descriptors that are ready."""
+        events = self._turns.wait(busy, until, False)
+        self.worker.settle(self.now)
+        return events
+
+    def watch(self, *descriptors: int) -> None:
+        """Let these descriptors wake the process, and no others."""
+        self._interest.read(descriptors)
+
+    def asleep(self) -> bool:
+        """Whether the process has declared itself asleep."""
+        bell = self.fabric.doorbells["worker0"]
+        return bool(bell.segment.words[bell.word])
+
+    def timers(self, peer: int = 1) -> dict[Timer, float]:
+        """When which of the peer's timers is due."""
+        return dict(self._peer(peer)._timers._deadlines)
 
     def deliver(self, datagram: bytes, source: Endpoint = HERE) -> None:
         """A datagram arrives, as udp_reader hands it on."""

@@ -12,26 +12,31 @@
 Nothing here decides. One call does a burst of records and counts what it did and dropped in the
 role's block; what somebody has to think about is returned. Handshakes, timers, configuration and
 errors are the roles' and the protocol core's.
+
+As long as nobody has to think, the calls may come one behind the other without Python in between:
+that is `Turns`, on the sessions that the worker has leased (`Leases`).
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from wgmp.counters import Block
+from wgmp.interest import Interest
 from wgmp.peerdrops import PeerDrops
 from wgmp.peertable import IndexTable, PeerTable
 from wgmp.protocol.keypair import Keypair
 from wgmp.protocol.outcome import DropReason
-from wgmp.ring import RingReader, RingWriter
+from wgmp.ring import Doorbell, RingReader, RingWriter
 from wgmp.tun import TunQueue
 
 Find = Callable[[int], tuple[Keypair, int] | DropReason]
 Admit = Callable[[bytes], DropReason | None]
 Received = tuple[int, int, int, int, bytes]
 Refused = tuple[int, DropReason, int]
+Work = tuple[int, int, int, int, bool]
 
 
 class AllowedIPs(Protocol):
@@ -77,9 +82,14 @@ class PacketWriter(Protocol):
 class DatagramIntake(Protocol):
     """Receives from the UDP sockets into records for the workers."""
 
-    def burst(
-        self, sockets: list[socket.socket], admit: Admit
-    ) -> tuple[bool, list[tuple[bytes, bytes]]]:
+    @property
+    def has_messages(self) -> bool:
+        """Whether handshake messages that came meanwhile wait for the next `burst`."""
+
+    def use(self, sockets: list[socket.socket]) -> None:
+        """Receive from these sockets from now on; at first there are none."""
+
+    def burst(self, admit: Admit) -> tuple[bool, list[tuple[bytes, bytes]]]:
         """Receive a burst from each socket and publish the transport data in it.
 
         `admit` is asked for each handshake message of the right length, for the reason to drop it
@@ -104,8 +114,7 @@ class DatagramWriter(Protocol):
     def burst(self, ring: RingReader) -> int | None:
         """Send some of the ring's records; return the descriptor to wait for if it is full.
 
-        Then the same ring has to come first in the next call. What the network refuses is
-        SEND_FAILED.
+        What the network refuses is SEND_FAILED.
         """
 
 
@@ -133,6 +142,57 @@ class Opener(Protocol):
         to drop its datagrams. Returns, in order, what authenticated and was not seen before, as
         (index, packets, keepalives, outer bytes of both, the last one's packed endpoint); and what
         `find` refused, not counted yet, as (index, reason, datagrams).
+        """
+
+
+class Leases(Protocol):
+    """The sessions of one worker that whole turns may go on with, without asking it."""
+
+    def grant(self, keypair: Keypair, peer: int, endpoint: bytes, mtu: int, until: float) -> None:
+        """Let them seal on it and send to `endpoint` (packed), and open what comes from there.
+
+        Up to the time `until` nothing may have to be decided, unless it is revoked. It takes the
+        place of the peer's last one.
+        """
+
+    def revoke(self, peer: int) -> None:
+        """Take the peer's lease back, before anything about the peer changes."""
+
+    def clear(self) -> None:
+        """Take all leases back."""
+
+    def settle(self) -> list[Work]:
+        """Return what happened under leases since the last call, while they are still granted.
+
+        As (peer, packets sent, packets received, keepalives received, whether sending came
+        last), for each peer of which anything did. Bytes and packets have been counted.
+        """
+
+
+class WorkerPart(NamedTuple):
+    """What of a worker's work needs no decision."""
+
+    sealer: Sealer
+    opener: Opener
+    leases: Leases
+
+
+Part = PacketIntake | DatagramIntake | WorkerPart | DatagramWriter | PacketWriter | None
+
+
+class Turns(Protocol):
+    """The turns of one process's loop in which nothing has to be decided."""
+
+    @property
+    def sleeps(self) -> int:
+        """How often it has slept."""
+
+    def wait(self, busy: bool, until: float, blocked: bool) -> list[tuple[int, int]]:
+        """Sleep and turn until there is something for Python; return what descriptors are ready.
+
+        As (descriptor, mask). `until`: boot time in seconds, at which it returns at the latest.
+        `busy`: a role has work left, so it does not sleep at first. `blocked`: one waits for a
+        descriptor to drain, and all the others with it.
         """
 
 
@@ -180,3 +240,19 @@ class FastPath(Protocol):
         find: Find,
     ) -> Opener:
         """Return the worker's way in. `coalesce`: protocols of which to make super-packets."""
+
+    def leases(self, peers: PeerTable) -> Leases:
+        """Return a worker's leases, of which there are none yet."""
+
+    def turns(
+        self,
+        interest: Interest,
+        doorbell: Doorbell,
+        parts: list[tuple[Part, list[RingReader]]],
+        captured: memoryview | None,
+    ) -> Turns:
+        """Return the turns of a process. `captured`: a word that is not 0 while somebody captures.
+
+        `parts`: what of each role's work needs no decision, None for nothing, and the rings that
+        the role consumes, in the order in which they step.
+        """

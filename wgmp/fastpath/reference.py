@@ -16,16 +16,19 @@ record that they publish to a tap.
 from __future__ import annotations
 
 from wgmp.counters import Block
-from wgmp.fastpath.interface import AllowedIPs, Find
+from wgmp.fastpath.interface import AllowedIPs, Find, Part
 from wgmp.fastpath.open import Opener
 from wgmp.fastpath.routes import Routes as allowed_ips
 from wgmp.fastpath.seal import Sealer
 from wgmp.fastpath.tun_io import PacketIntake as packet_intake
 from wgmp.fastpath.tun_io import PacketWriter as packet_writer
+from wgmp.fastpath.turns import Leases, Turns
 from wgmp.fastpath.udp_io import DatagramIntake as datagram_intake
 from wgmp.fastpath.udp_io import DatagramWriter as datagram_writer
+from wgmp.interest import Interest
 from wgmp.peerdrops import PeerDrops
-from wgmp.ring import RingWriter
+from wgmp.peertable import PeerTable
+from wgmp.ring import Doorbell, RingReader, RingWriter
 from wgmp.stream import RecordStream
 
 NAME = "reference"
@@ -35,10 +38,12 @@ __all__ = [
     "allowed_ips",
     "datagram_intake",
     "datagram_writer",
+    "leases",
     "opener",
     "packet_intake",
     "packet_writer",
     "sealer",
+    "turns",
 ]
 
 
@@ -57,3 +62,18 @@ def opener(
 ) -> Opener:
     """Return the worker's way in."""
     return Opener(RecordStream(out, counters), allowed_ips, counters, drops, coalesce, find)
+
+
+def leases(peers: PeerTable) -> Leases:
+    """Return leases that nobody makes use of."""
+    return Leases()
+
+
+def turns(
+    interest: Interest,
+    doorbell: Doorbell,
+    parts: list[tuple[Part, list[RingReader]]],
+    captured: memoryview | None,
+) -> Turns:
+    """Return the turns of a process, all of them Python's."""
+    return Turns(interest, doorbell, [ring for _, rings in parts for ring in rings])

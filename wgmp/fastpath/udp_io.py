@@ -54,12 +54,24 @@ class DatagramIntake:
         self._intake = Intake(self._workers, _MAX_RECEIVE_BYTES)
         self._receiver = Receiver()
         self._label = Label(Kind.DATAGRAMS)
+        self._sockets: list[socket.socket] = []
         self._messages: _Messages = []
 
-    def burst(self, sockets: list[socket.socket], admit: Admit) -> tuple[bool, _Messages]:
+    @property
+    def has_messages(self) -> bool:
+        """Whether handshake messages wait: never, for nobody receives them meanwhile."""
+        return False
+
+    def use(self, sockets: list[socket.socket]) -> None:
+        """Receive from these sockets from now on."""
+        self._sockets = sockets
+
+    def burst(self, admit: Admit) -> tuple[bool, _Messages]:
         """Receive a burst from each socket into records."""
         self._messages = []
-        drained = [self._drain(sock, admit) for sock in sockets]
+        # Which one begins changes, so that neither starves the other.
+        self._sockets = self._sockets[1:] + self._sockets[:1]
+        drained = [self._drain(sock, admit) for sock in self._sockets]
         self._intake.flush()
         return not all(drained), self._messages
 
@@ -167,7 +179,6 @@ class DatagramWriter:
 
     def __init__(self, sockets: list[socket.socket], segments: bool, counters: Block) -> None:
         self._counters = counters
-        self._sent = 0  # datagrams of the first waiting record that are on their way already
         self._sender = Sender(sockets, segments)
 
     @property
@@ -189,25 +200,27 @@ class DatagramWriter:
             record = ring.peek()
             if record is None:
                 break
-            blocked = self._send(record)
+            blocked = self._send(ring, record)
             if blocked is not None:
                 return blocked
-            self._sent = 0
+            ring.begun = 0
             self._counters.record_in(record.count, record.used)
             ring.release()
         return None
 
-    def _send(self, record: Record) -> int | None:
+    def _send(self, ring: RingReader, record: Record) -> int | None:
         """Send a record's datagrams from the first unsent one on; return what it must wait for."""
         endpoint = record.endpoint()
         if endpoint is None:
             self._counters.drop(DropReason.NO_ENDPOINT, record.count)
             return None
         traffic_class = HANDSHAKE_TRAFFIC_CLASS if record.flags & HANDSHAKE else record.ecn
-        for datagrams, length, count in record.trains(self._sent):
+        for datagrams, length, count in record.trains(ring.begun):
             if count > 1 and self._sender.takes_trains(endpoint):
                 try:
-                    blocked = self._send_train(datagrams, length, count, endpoint, traffic_class)
+                    blocked = self._send_train(
+                        ring, datagrams, length, count, endpoint, traffic_class
+                    )
                 except TrainRefusedError:
                     pass
                 else:
@@ -216,13 +229,19 @@ class DatagramWriter:
                     continue
             for at in range(0, len(datagrams), max(1, length)):
                 one = datagrams[at : at + length]
-                blocked = self._send_train(one, 0, 1, endpoint, traffic_class)
+                blocked = self._send_train(ring, one, 0, 1, endpoint, traffic_class)
                 if blocked is not None:
                     return blocked
         return None
 
     def _send_train(
-        self, train: memoryview, length: int, count: int, endpoint: Endpoint, traffic_class: int
+        self,
+        ring: RingReader,
+        train: memoryview,
+        length: int,
+        count: int,
+        endpoint: Endpoint,
+        traffic_class: int,
     ) -> int | None:
         """Send a train, or one datagram of `length` 0, in one call; as `Sender.send` otherwise."""
         try:
@@ -231,10 +250,10 @@ class DatagramWriter:
             raise
         except OSError:
             self._counters.drop(DropReason.SEND_FAILED, count)
-            self._sent += count
+            ring.begun += count
             return None
         if blocked is None:
-            self._sent += count
+            ring.begun += count
             self._counters.add(Counter.PACKETS_OUT, count)
             self._counters.add(Counter.BYTES_OUT, len(train))
         return blocked

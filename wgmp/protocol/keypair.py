@@ -129,6 +129,11 @@ class Keypair:
         """Return whether it is the last minute for an initiator that only receives (WP 6.2)."""
         return self.is_initiator and now >= self.created_at + REKEY_ON_RECEIVE_AFTER_TIME
 
+    def settled_until(self) -> float:
+        """Return the time before which its age is no reason for anything, used either way."""
+        last_minute = self.created_at + REKEY_ON_RECEIVE_AFTER_TIME if self.is_initiator else inf
+        return min(self.rekey_at, last_minute, self.created_at + REJECT_AFTER_TIME)
+
     def retire(self) -> None:
         """Never seal with these keys again; what is still under way can be opened."""
         self.send_counter = REJECT_AFTER_MESSAGES

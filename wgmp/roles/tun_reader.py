@@ -38,6 +38,7 @@ class TunReader(Role):
             self._tun, workers, context.peers, self._allowed_ips, self.counters
         )
         self._intake.mtu = DEFAULT_MTU
+        self.part = self._intake
         self._device_gone = False
         # Apart, so that a flood of the one does not silence the other.
         self._unreachable = ErrorLimiter()

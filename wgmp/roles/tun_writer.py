@@ -11,6 +11,7 @@ class TunWriter(Role):
     def __init__(self, context: RoleContext) -> None:
         super().__init__(context)
         self._writer = context.fastpath.packet_writer(context.devices.tun[-1], self.counters)
+        self.part = self._writer
 
     def step(self, now: float) -> bool:
         """Write some records of each ring."""

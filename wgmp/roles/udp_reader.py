@@ -33,7 +33,6 @@ class UdpReader(Role):
 
     def __init__(self, context: RoleContext) -> None:
         super().__init__(context)
-        self._sockets = context.devices.sockets
         self._peers = context.peers
         self._indices = context.indices
         self._admission = RecordStream(context.outputs["admission"], self.counters)
@@ -43,6 +42,8 @@ class UdpReader(Role):
         parts = rings, context.peers, context.indices, self.counters
         self._intake = context.fastpath.datagram_intake(*parts)
         self._watched = reference.datagram_intake(*parts, self._watch)  # while somebody captures
+        self._use(context.devices.sockets)
+        self.part = self._intake
         self._mac1_key: bytes | None = None
         self._gathering = False  # messages for admission wait for more
 
@@ -54,7 +55,7 @@ class UdpReader(Role):
         """Change over to new sockets; keep the key of mac1."""
         match order:
             case SetSockets():
-                self._sockets = sockets
+                self._use(sockets)
                 self.readable = True
             case SetPrivateKey(private_key):
                 self._mac1_key = Identity(private_key).mac1_key if private_key else None
@@ -68,11 +69,9 @@ class UdpReader(Role):
                 self._admission.flush()
                 self._gathering = False
             return False
-        # Which socket begins changes, so that neither starves the other.
-        self._sockets = self._sockets[1:] + self._sockets[:1]
-        captured = self.tap is not None and self.tap.on
+        captured = self.tap is not None and self.tap.on and not self._intake.has_messages
         intake = self._watched if captured else self._intake
-        self.readable, admitted = intake.burst(self._sockets, self._admit)
+        self.readable, admitted = intake.burst(self._admit)
         for message, endpoint in admitted:
             if messages.message_type(message) is MessageType.COOKIE_REPLY:
                 self._hand_to_worker(message, endpoint)
@@ -86,6 +85,11 @@ class UdpReader(Role):
     def deadline(self) -> float | None:
         """At once, while messages wait for more that may not come."""
         return 0.0 if self._gathering else None
+
+    def _use(self, sockets: list[socket.socket]) -> None:
+        self._sockets = sockets
+        self._intake.use(sockets)
+        self._watched.use(sockets)
 
     def _admit(self, message: bytes) -> DropReason | None:
         """Return why a handshake message is not for us, None if it is."""

@@ -20,6 +20,7 @@ class UdpWriter(Role):
         self._writer = context.fastpath.datagram_writer(
             devices.sockets, self._segments, self.counters
         )
+        self.part = self._writer
         self._blocked: int | None = None
         self.counters.store(Counter.UDP_SEGMENT, self._segments)
 
@@ -41,8 +42,8 @@ class UdpWriter(Role):
         for place, ring in enumerate(self.inputs):
             self._blocked = self._writer.burst(ring)
             if self._blocked is not None:
-                # It comes first the next time, for some of its first record is on its way.
-                self.inputs.insert(0, self.inputs.pop(place))
+                # The others come before it the next time.
+                self.inputs.append(self.inputs.pop(place))
                 break
         if self._segments and not self._writer.segments:
             self._segments = False

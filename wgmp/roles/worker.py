@@ -47,7 +47,8 @@ class Worker(Role):
         tun = RecordStream(context.outputs["tun_writer"], self.counters.inward)
         number, peers = context.number, context.peers
         indices = Indices(context.indices, peers, number, context.workers)
-        self._actions = Actions(self.counters, udp, tun, lambda event: self.emit(event))
+        leases = context.fastpath.leases(peers)
+        self._actions = Actions(self.counters, udp, tun, leases, lambda event: self.emit(event))
         self.configuration = Configuration(
             number,
             peers,
@@ -60,6 +61,7 @@ class Worker(Role):
         )
         shared = self.configuration, indices, self._actions
         self._transport = Transport(*shared, context)
+        self.part = self._transport.part
         self._handshakes = Handshakes(*shared)
         self._tapping = Tapping(self.tap, indices, udp, tun, self.counters)
 
@@ -69,7 +71,12 @@ class Worker(Role):
             # What a predecessor had staged died with it.
             self.counters.drop(DropReason.WORKER_DIED, self.counters.value(Counter.STAGED))
             self.counters.store(Counter.STAGED, 0)
+        self._actions.leases.clear()
         self.configuration.obey(order, now)
+
+    def settle(self, now: float) -> None:
+        """Let the peers' timers know what was sent and received under leases."""
+        self._transport.settle(now)
 
     def deadline(self) -> float | None:
         """The earliest timer of all peers; at once while some have yet to return."""

@@ -15,6 +15,7 @@ from wgmp import events
 from wgmp.addresses import format_endpoint
 from wgmp.counters import Counter, Counters
 from wgmp.fastpath import virtio
+from wgmp.fastpath.interface import Leases
 from wgmp.keys import to_base64
 from wgmp.protocol import messages
 from wgmp.protocol.messages import MessageType
@@ -78,22 +79,24 @@ class Schedule:
 class Actions:
     """Does what the core says. `udp`, `tun`: the streams to udp_writer and tun_writer.
 
-    `emit`: tells an event to whoever listens.
+    `leases`: ended by whatever is done about a peer. `emit`: tells an event to whoever listens.
     """
 
-    __slots__ = ("_emit", "counters", "schedule", "tun", "udp")
+    __slots__ = ("_emit", "counters", "leases", "schedule", "tun", "udp")
 
     def __init__(
         self,
         counters: Counters,
         udp: RecordStream,
         tun: RecordStream,
+        leases: Leases,
         emit: Callable[[events.AnyEvent], None],
     ) -> None:
         self.counters = counters
         self._emit = emit
         self.udp = udp
         self.tun = tun
+        self.leases = leases
         self.schedule = Schedule()
 
     def act(self, tenant: Tenant, outcomes: list[Outcome]) -> None:
@@ -124,6 +127,7 @@ class Actions:
                     self._emit(events.SessionExpired(peer=_key(tenant)))
                 case _:
                     assert_never(outcome)
+        self.leases.revoke(tenant.peer.peer)
         before = tenant.save()
         if before is not None:
             where = _text(tenant.endpoint)

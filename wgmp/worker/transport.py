@@ -1,20 +1,22 @@
 """The worker's packet path: records of packets sealed, records of datagrams opened.
 
 ```
-out:  peer -> endpoint? -> keypair? -> seal into records for udp_writer -> timers, rekey
+out:  peer -> endpoint? -> keypair? -> seal into records for udp_writer -> timers, rekey -> lease
                         -> none: stage the packets, start a handshake
-in:   index -> keypair -> age -> open into records for tun_writer -> promote, roam, timers
+in:   index -> keypair -> age -> open into records for tun_writer -> promote, roam, timers -> lease
 ```
 
 Sealing and opening are the fast path's (`interface.Sealer`, `interface.Opener`), which goes on with
-the records behind the first one, for as long as nothing has to be decided.
+the records behind the first one, for as long as nothing has to be decided. When nothing will have
+to be for a while, the peer's current session is leased: whole turns seal and open on it without
+coming here, and `settle` tells the peer's timers of it.
 """
 
 from __future__ import annotations
 
 from wgmp.counters import Counter
 from wgmp.fastpath import open, seal, virtio
-from wgmp.fastpath.interface import Opener, Sealer
+from wgmp.fastpath.interface import Opener, Sealer, WorkerPart
 from wgmp.fastpath.segment import TCP, UDP
 from wgmp.protocol.constants import REJECT_AFTER_MESSAGES
 from wgmp.protocol.icmp import ErrorLimiter
@@ -69,6 +71,7 @@ class Transport:
             open.Opener(actions.tun, *inward, burst=1),
         )
         self._sealer, self._opener = self._fast
+        self.part = WorkerPart(*self._fast, actions.leases)
 
     def copy_records(self, captured: bool) -> None:
         """Let everything go through the streams of `actions`, for as long as it is captured."""
@@ -112,6 +115,7 @@ class Transport:
         tenant.row.add_sent(length)
         self._counters.add(Counter.SEALED, datagrams)
         self._actions.act(tenant, peer.packets_sent(keypair, datagrams, now))
+        self._lease(tenant, now)
 
     def _stage(self, tenant: Tenant, packet: memoryview, now: float) -> None:
         """Let the peer keep a packet, or the segments of a super-packet, for a session to come."""
@@ -161,6 +165,7 @@ class Transport:
                 tenant,
                 tenant.peer.datagrams_received(keypair, endpoint, packets, keepalives, now),
             )
+            self._lease(tenant, now)
         self._found.clear()
 
     def _find(self, index: int) -> tuple[Keypair, int] | DropReason:
@@ -174,3 +179,33 @@ class Transport:
             return DropReason.KEYPAIR_EXPIRED
         self._found[index] = tenant, keypair
         return keypair, peer
+
+    # --- without coming here ---
+
+    def settle(self, now: float) -> None:
+        """Let the peers' timers know what was sent and received under leases."""
+        for peer_id, sent, packets, keepalives, sending_last in self._actions.leases.settle():
+            tenant = self._configuration.get(peer_id, now)
+            assert tenant is not None
+            peer, endpoint = tenant.peer, tenant.peer.endpoint
+            keypair = peer.keypairs.current
+            assert keypair is not None
+            assert endpoint is not None
+            outcomes = [] if sending_last else peer.packets_sent(keypair, sent, now)
+            if packets or keepalives:
+                outcomes += peer.datagrams_received(keypair, endpoint, packets, keepalives, now)
+            if sending_last:
+                outcomes += peer.packets_sent(keypair, sent, now)
+            self._actions.act(tenant, outcomes)
+            self._lease(tenant, now)
+
+    def _lease(self, tenant: Tenant, now: float) -> None:
+        """Lease the peer's current session until something about it has to be decided."""
+        peer = tenant.peer
+        keypair = peer.sending_keypair(now)
+        if keypair is None or peer.endpoint is None or peer.staged or not self._configuration.up:
+            return
+        until = keypair.settled_until()
+        if now < until:
+            place, mtu = tenant.packed_endpoint(), self._configuration.mtu
+            self._actions.leases.grant(keypair, peer.peer, place, mtu, until)

@@ -7,17 +7,28 @@ sources than these: each of its numbers for what lies where is compared with Pyt
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 import wgmp.fastpath.native._native as _native
 from wgmp.counters import Block
-from wgmp.fastpath.interface import Admit, AllowedIPs, Find, Received, Refused
+from wgmp.fastpath.interface import (
+    Admit,
+    AllowedIPs,
+    Find,
+    Part,
+    Received,
+    Refused,
+    Work,
+    WorkerPart,
+)
 from wgmp.fastpath.native.agreement import disagreements
 from wgmp.fastpath.segment import TCP, UDP
+from wgmp.interest import Interest
 from wgmp.peerdrops import PeerDrops
 from wgmp.peertable import IndexTable, PeerTable
 from wgmp.protocol.keypair import Keypair
 from wgmp.protocol.outcome import DropReason
-from wgmp.ring import RingReader, RingWriter
+from wgmp.ring import Doorbell, RingReader, RingWriter
 from wgmp.shm import use_fence
 from wgmp.tun import TunQueue
 
@@ -71,11 +82,11 @@ class PacketWriter:
     """The tun_writer's part."""
 
     def __init__(self, tun: TunQueue, counters: Block) -> None:
-        self._writer = _native.PacketWriter(tun.descriptor, tun.virtio_header, counters.words)
+        self.native = _native.PacketWriter(tun.descriptor, tun.virtio_header, counters.words)
 
     def burst(self, ring: RingReader) -> None:
         """Write the packets of some of the ring's records."""
-        self._writer.burst(_reader(ring))
+        self.native.burst(_reader(ring))
 
 
 class DatagramIntake:
@@ -86,13 +97,20 @@ class DatagramIntake:
     ) -> None:
         rings = [_writer(ring) for ring in workers]
         self._counters = counters
-        self._intake = _native.DatagramIntake(rings, peers.bytes, indices.bytes, counters.words)
+        self.native = _native.DatagramIntake(rings, peers.bytes, indices.bytes, counters.words)
 
-    def burst(
-        self, sockets: list[socket.socket], admit: Admit
-    ) -> tuple[bool, list[tuple[bytes, bytes]]]:
+    @property
+    def has_messages(self) -> bool:
+        """Whether handshake messages that came meanwhile wait for the next `burst`."""
+        return self.native.has_messages
+
+    def use(self, sockets: list[socket.socket]) -> None:
+        """Receive from these sockets from now on."""
+        self.native.use_sockets([sock.fileno() for sock in sockets])
+
+    def burst(self, admit: Admit) -> tuple[bool, list[tuple[bytes, bytes]]]:
         """Receive a burst from each socket into records."""
-        more, messages = self._intake.burst([sock.fileno() for sock in sockets])
+        more, messages = self.native.burst()
         if messages:
             messages = [each for each in messages if self._admits(admit, each[0])]
         return more, messages
@@ -108,24 +126,24 @@ class DatagramWriter:
     """The udp_writer's part."""
 
     def __init__(self, sockets: list[socket.socket], segments: bool, counters: Block) -> None:
-        self._writer = _native.DatagramWriter(*_by_family(sockets), segments, counters.words)
+        self.native = _native.DatagramWriter(*_by_family(sockets), segments, counters.words)
 
     @property
     def segments(self) -> bool:
         """Whether trains go in one call."""
-        return self._writer.segments
+        return self.native.segments
 
     def use(self, sockets: list[socket.socket]) -> None:
         """Go on with other sockets."""
-        self._writer.use_sockets(*_by_family(sockets))
+        self.native.use_sockets(*_by_family(sockets))
 
     def forget_paths(self) -> None:
         """Routes changed: what was too narrow for a train may be wide enough now."""
-        self._writer.forget_paths()
+        self.native.forget_paths()
 
     def burst(self, ring: RingReader) -> int | None:
         """Send some of the ring's records; return the descriptor to wait for if it is full."""
-        return self._writer.burst(_reader(ring))
+        return self.native.burst(_reader(ring))
 
 
 def _by_family(sockets: list[socket.socket]) -> tuple[int, int]:
@@ -138,13 +156,13 @@ class Sealer:
     """The worker's way out."""
 
     def __init__(self, out: RingWriter, counters: Block, drops: PeerDrops) -> None:
-        self._sealer = _native.Sealer(_writer(out), counters.words, drops.bytes)
+        self.native = _native.Sealer(_writer(out), counters.words, drops.bytes)
 
     def seal(
         self, ring: RingReader, keypair: Keypair, peer: int, endpoint: bytes, mtu: int
     ) -> tuple[int, int]:
         """Seal the ring's records from the oldest on, while they are packets of `peer`."""
-        return self._sealer.seal(_reader(ring), _session(keypair, peer), endpoint, mtu)
+        return self.native.seal(_reader(ring), _session(keypair, peer), endpoint, mtu)
 
 
 class Opener:
@@ -160,14 +178,14 @@ class Opener:
         find: Find,
     ) -> None:
         assert isinstance(allowed_ips, _native.AllowedIPs)
-        self._opener = _native.Opener(
+        self.native = _native.Opener(
             _writer(out), allowed_ips, counters.words, drops.bytes, TCP in coalesce, UDP in coalesce
         )
         self._find = find
 
     def open(self, ring: RingReader) -> tuple[list[Received], list[Refused]]:
         """Open the ring's records of datagrams from the oldest on."""
-        received, refused = self._opener.open(_reader(ring), self._session)
+        received, refused = self.native.open(_reader(ring), self._session)
         return received, [(index, DropReason(reason), count) for index, reason, count in refused]
 
     def _session(self, index: int) -> _native.Session | DropReason:
@@ -175,8 +193,50 @@ class Opener:
         return found if isinstance(found, DropReason) else _session(*found)
 
 
+class Leases:
+    """The worker's leases."""
+
+    def __init__(self, peers: PeerTable) -> None:
+        self.native = _native.Leases(peers.bytes)
+        self.revoke: Callable[[int], None] = self.native.revoke
+        self.clear: Callable[[], None] = self.native.clear
+        self.settle: Callable[[], list[Work]] = self.native.settle
+
+    def grant(self, keypair: Keypair, peer: int, endpoint: bytes, mtu: int, until: float) -> None:
+        """Let whole turns go on with the keypair."""
+        self.native.grant(_session(keypair, peer), keypair.local_index, endpoint, mtu, until)
+
+
 packet_writer = PacketWriter
 datagram_intake = DatagramIntake
 datagram_writer = DatagramWriter
 sealer = Sealer
 opener = Opener
+leases = Leases
+
+
+def turns(
+    interest: Interest,
+    doorbell: Doorbell,
+    parts: list[tuple[Part, list[RingReader]]],
+    captured: memoryview | None,
+) -> _native.Turns:
+    """Return the turns of a process."""
+    bell = doorbell.segment.bytes, doorbell.word, doorbell.descriptor
+    made = _native.Turns(interest.descriptor, *bell, captured)
+    for part, inputs in parts:
+        rings = [_reader(ring) for ring in inputs]
+        match part:
+            case _native.PacketIntake():
+                made.add_packet_intake(part)
+            case DatagramIntake(native=intake):
+                made.add_datagram_intake(intake)
+            case WorkerPart(Sealer() as sealer, Opener() as opener, Leases() as leases):
+                made.add_worker(rings, sealer.native, opener.native, leases.native)
+            case DatagramWriter(native=writer):
+                made.add_datagram_writer(rings, writer)
+            case PacketWriter(native=writer):
+                made.add_packet_writer(rings, writer)
+            case _:
+                made.add_none(rings)
+    return made

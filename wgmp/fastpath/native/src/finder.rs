@@ -1,8 +1,8 @@
-//! The sessions that a call of open.rs asks Python for, and what it has to say of each.
+//! Where a call of open.rs finds the sessions, and what it has to say of each.
 
 use pyo3::prelude::*;
 
-use crate::record::Endpoint;
+use crate::record::{Checked, Endpoint};
 use crate::session::Session;
 
 /// What one session received: (index, packets, keepalives, outer bytes, last endpoint).
@@ -11,9 +11,10 @@ pub type Received = (u32, u64, u64, u64, Endpoint);
 /// What nobody could open: (index, reason, datagrams).
 pub type Refused = (u32, usize, u64);
 
-/// What a call returns, in the order in which it came.
+/// What a call returns, in the order in which it came. `records`: taken from the ring.
 #[derive(Default)]
 pub struct Results {
+    pub records: usize,
     pub received: Vec<Received>,
     pub refused: Vec<Refused>,
 }
@@ -34,10 +35,19 @@ impl Results {
     }
 }
 
-/// The sessions that this call has asked Python for.
+/// Who knows the session of a receiver index.
+pub trait Find<'py> {
+    /// Whether it is to be asked about the datagrams of this record at all.
+    fn takes(&self, record: &Checked) -> bool;
+
+    /// The session of a receiver index, or the reason to drop its datagrams.
+    fn get(&mut self, index: u32) -> PyResult<Result<Bound<'py, Session>, usize>>;
+}
+
+/// Python knows: asked once in each call.
 pub struct Finder<'a, 'py> {
     find: &'a Bound<'py, PyAny>,
-    found: Vec<(u32, Result<PyRef<'py, Session>, usize>)>,
+    found: Vec<(u32, Result<Bound<'py, Session>, usize>)>,
 }
 
 impl<'a, 'py> Finder<'a, 'py> {
@@ -45,22 +55,27 @@ impl<'a, 'py> Finder<'a, 'py> {
     pub fn new(find: &'a Bound<'py, PyAny>) -> Self {
         Self { find, found: vec![] }
     }
+}
 
-    /// The session of a receiver index, or the reason to drop its datagrams.
-    pub fn get(&mut self, index: u32) -> PyResult<&Result<PyRef<'py, Session>, usize>> {
+impl<'py> Find<'py> for Finder<'_, 'py> {
+    fn takes(&self, _: &Checked) -> bool {
+        true
+    }
+
+    fn get(&mut self, index: u32) -> PyResult<Result<Bound<'py, Session>, usize>> {
         let known = self.found.iter().position(|(known, _)| *known == index);
         let at = match known {
             Some(at) => at,
             None => {
                 let answer = self.find.call1((index,))?;
                 let session = match answer.cast::<Session>() {
-                    Ok(session) => Ok(session.borrow()),
+                    Ok(session) => Ok(session.clone()),
                     Err(_) => Err(answer.extract::<usize>()?),
                 };
                 self.found.push((index, session));
                 self.found.len() - 1
             }
         };
-        Ok(&self.found[at].1)
+        Ok(self.found[at].1.clone())
     }
 }

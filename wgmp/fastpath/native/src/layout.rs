@@ -50,6 +50,9 @@ pub mod counter {
     pub const PACKETS_OUT: usize = 6;
     pub const BYTES_IN: usize = 7;
     pub const BYTES_OUT: usize = 8;
+    pub const SEALED: usize = 10;
+    pub const OPENED: usize = 11;
+    pub const KEEPALIVES_RECEIVED: usize = 17;
     pub const TRAINS_IN: usize = 20;
     pub const CUT: usize = 21;
     pub const JOINED: usize = 22;
@@ -75,11 +78,13 @@ pub mod drop {
     pub const CONGESTION_NOT_ECT: usize = 35;
 }
 
-/// wgmp/peertable.py: the owner of a row, and the entries of the index table; wgmp/peerdrops.py.
+/// wgmp/peertable.py: words of a row, and the entries of the index table; wgmp/peerdrops.py.
 pub mod peers {
     pub const ROWS: usize = 16_384;
     pub const ROW_WORDS: usize = 16;
     pub const OWNER: usize = 0;
+    pub const RECEIVED: usize = 3;
+    pub const SENT: usize = 4;
     pub const ROW_MASK: u64 = (1 << 20) - 1;
     pub const DROPS_WORDS: usize = 64;
     pub const INDEX_ENTRIES: usize = 131_072;
@@ -93,6 +98,7 @@ pub mod state {
     pub const BITMAP_WORDS: usize = 128;
     pub const WORDS: usize = BITMAP + BITMAP_WORDS;
     pub const REPLAY_WINDOW: u64 = 8192 - 64;
+    pub const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
     pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
 }
 
@@ -144,6 +150,9 @@ table!(
     counter::PACKETS_OUT,
     counter::BYTES_IN,
     counter::BYTES_OUT,
+    counter::SEALED,
+    counter::OPENED,
+    counter::KEEPALIVES_RECEIVED,
     counter::TRAINS_IN,
     counter::CUT,
     counter::JOINED,
@@ -166,11 +175,14 @@ table!(
     peers::ROWS,
     peers::ROW_WORDS,
     peers::OWNER,
+    peers::RECEIVED,
+    peers::SENT,
     peers::ROW_MASK,
     peers::DROPS_WORDS,
     peers::INDEX_ENTRIES,
     state::WORDS,
     state::REPLAY_WINDOW,
+    state::REKEY_AFTER_MESSAGES,
     state::REJECT_AFTER_MESSAGES,
     transport::TYPE,
     transport::HEADER,

@@ -25,6 +25,7 @@ pub mod counters;
 pub mod finder;
 pub mod gather;
 pub mod layout;
+pub mod lease;
 pub mod memory;
 pub mod open;
 pub mod packet;
@@ -36,6 +37,7 @@ pub mod segment;
 pub mod send;
 pub mod session;
 pub mod tun;
+pub mod turns;
 
 /// Order every earlier load and store of this thread before every later one.
 #[pyfunction]
@@ -68,5 +70,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<tun::PacketWriter>()?;
     module.add_class::<receive::DatagramIntake>()?;
     module.add_class::<send::DatagramWriter>()?;
+    module.add_class::<lease::Leases>()?;
+    module.add_class::<turns::Turns>()?;
     Ok(())
 }

@@ -16,7 +16,7 @@ use pyo3::prelude::*;
 use crate::allowedips::{AllowedIPs, Routes};
 use crate::coalesce::{Growing, MAX_HEADERS, Shape, Wanted};
 use crate::counters::{Counters, PeerDrops};
-use crate::finder::{Finder, Received, Refused, Results};
+use crate::finder::{Find, Finder, Received, Refused, Results};
 use crate::layout::record::{DATAGRAMS, PACKETS};
 use crate::layout::transport::{HEADER, OVERHEAD, TAG};
 use crate::layout::{counter, drop};
@@ -34,7 +34,7 @@ const BURST: usize = 8;
 pub struct Opener {
     out: Rc<Writer>,
     routes: Rc<Routes>,
-    counters: Counters,
+    pub counters: Counters,
     drops: PeerDrops,
     wanted: Wanted,
 }
@@ -65,6 +65,14 @@ impl Opener {
         ring: &RingReader,
         find: &Bound<'_, PyAny>,
     ) -> PyResult<(Vec<Received>, Vec<Refused>)> {
+        let results = self.burst(ring, &mut Finder::new(find))?;
+        Ok((results.received, results.refused))
+    }
+}
+
+impl Opener {
+    /// See `open`; up to a record that the finder does not take.
+    pub fn burst<'py>(&self, ring: &RingReader, finder: &mut impl Find<'py>) -> PyResult<Results> {
         let label = Label { kind: PACKETS, peer: 0, flags: 0, endpoint: None };
         let mut opening = Opening {
             counters: &self.counters,
@@ -75,25 +83,29 @@ impl Opener {
             congestion: ecn::NOT_ECT,
             growing: None,
         };
-        let mut finder = Finder::new(find);
         let mut results = Results::default();
         for _ in 0..BURST {
-            let Some(record) = ring.peek().filter(|record| record.kind == DATAGRAMS) else { break };
+            let Some(record) = ring.peek() else { break };
+            if record.kind != DATAGRAMS || !finder.takes(&record) {
+                break;
+            }
+            results.records += 1;
             self.counters.add(counter::RECORDS_IN, 1);
             self.counters.add(counter::PACKETS_IN, record.lengths().len() as u64);
             self.counters.add(counter::BYTES_IN, record.used as u64);
             if record.shortest() < OVERHEAD || !matches!(record.endpoint()[0], 4 | 16) {
                 self.counters.drop(drop::RING_CORRUPT, record.lengths().len() as u64);
             } else {
-                opening.open_record(&record, &mut finder, &mut results)?;
+                opening.open_record(&record, finder, &mut results)?;
             }
             ring.release();
         }
-        Ok((results.received, results.refused))
+        Ok(results)
     }
 }
 
-fn index_of(datagram: &[u8]) -> u32 {
+/// The receiver index of a transport datagram, which is long enough.
+pub fn index_of(datagram: &[u8]) -> u32 {
     u32::from_le_bytes(datagram[4..8].try_into().unwrap())
 }
 
@@ -115,10 +127,10 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    fn open_record(
+    fn open_record<'py>(
         &mut self,
         record: &Checked,
-        finder: &mut Finder<'_, '_>,
+        finder: &mut impl Find<'py>,
         results: &mut Results,
     ) -> PyResult<()> {
         self.congestion = match record.ecn() {
@@ -131,8 +143,8 @@ impl Opening<'_> {
             // All that follow of the same session.
             let run = std::iter::from_fn(|| datagrams.next_if(|next| index_of(next) == index));
             match finder.get(index)? {
-                Err(reason) => results.refused.push((index, *reason, run.count() as u64)),
-                Ok(session) => self.open_run(run, session, index, endpoint, results),
+                Err(reason) => results.refused.push((index, reason, run.count() as u64)),
+                Ok(session) => self.open_run(run, &session.borrow(), index, endpoint, results),
             }
         }
         self.out.flush();

@@ -20,7 +20,7 @@ use crate::ring::RingWriter;
 const LONGEST_DATAGRAM: usize = 65_535;
 
 /// A handshake message for Python: the datagram and its packed endpoint.
-type Message<'py> = (Bound<'py, PyBytes>, Bound<'py, PyBytes>);
+type Message = (Py<PyBytes>, Py<PyBytes>);
 
 /// Receives. `peer_table`, `index_table`: who owns a receiver index. `counters`: udp_reader's.
 #[pyclass(unsendable)]
@@ -29,6 +29,9 @@ pub struct DatagramIntake {
     peer_table: Memory,
     index_table: Memory,
     counters: Counters,
+    sockets: Vec<i32>,
+    /// Received, and not yet given to Python.
+    messages: Vec<Message>,
 }
 
 #[pymethods]
@@ -45,6 +48,8 @@ impl DatagramIntake {
             peer_table: Memory::of::<u8>(peer_table)?,
             index_table: Memory::of::<u8>(index_table)?,
             counters: Counters::new(counters)?,
+            sockets: vec![],
+            messages: vec![],
         })
     }
 
@@ -52,35 +57,49 @@ impl DatagramIntake {
     ///
     /// Returns whether something may be left to receive, and the handshake messages, for Python
     /// to decide. Raises OSError when a socket is unusable.
-    fn burst<'py>(
-        &mut self,
-        py: Python<'py>,
-        sockets: Vec<i32>,
-    ) -> PyResult<(bool, Vec<Message<'py>>)> {
-        let mut messages = vec![];
+    fn burst(&mut self, py: Python<'_>) -> PyResult<(bool, Vec<Message>)> {
+        let more = self.fill(py)?;
+        Ok((more, std::mem::take(&mut self.messages)))
+    }
+
+    /// Whether handshake messages wait for Python to decide about them.
+    #[getter]
+    pub fn has_messages(&self) -> bool {
+        !self.messages.is_empty()
+    }
+
+    /// Receive from these descriptors from now on.
+    fn use_sockets(&mut self, sockets: Vec<i32>) {
+        self.sockets = sockets;
+    }
+}
+
+impl DatagramIntake {
+    /// Whether this is a descriptor that is received from.
+    pub fn reads(&self, descriptor: i32) -> bool {
+        self.sockets.contains(&descriptor)
+    }
+
+    /// Receive and publish a burst; return whether something may be left to receive.
+    pub fn fill(&mut self, py: Python<'_>) -> io::Result<bool> {
+        // Which one begins changes, so that neither starves the other.
+        let first = 1.min(self.sockets.len());
+        self.sockets.rotate_left(first);
         let mut outcome = Ok(());
         let mut drained = 0;
-        for descriptor in &sockets {
-            match self.drain(py, *descriptor, &mut messages) {
+        for number in 0..self.sockets.len() {
+            match self.drain(py, self.sockets[number]) {
                 Ok(true) => drained += 1,
                 Ok(false) => {}
                 Err(error) => outcome = Err(error),
             }
         }
         self.gather.flush(&self.counters);
-        outcome?;
-        Ok((drained < sockets.len(), messages))
+        outcome.map(|()| drained < self.sockets.len())
     }
-}
 
-impl DatagramIntake {
     /// Receive while this turn lasts; return whether nothing is left.
-    fn drain<'py>(
-        &mut self,
-        py: Python<'py>,
-        descriptor: i32,
-        messages: &mut Vec<Message<'py>>,
-    ) -> io::Result<bool> {
+    fn drain(&mut self, py: Python<'_>, descriptor: i32) -> io::Result<bool> {
         while self.gather.turn() {
             let (length, source) = match receive(descriptor, self.gather.buffers()) {
                 Ok(received) => received,
@@ -102,19 +121,13 @@ impl DatagramIntake {
                 continue;
             }
             let datagrams = self.gather.view(length);
-            self.take(py, datagrams, &source, messages);
+            self.take(py, datagrams, &source);
         }
         Ok(false)
     }
 
     /// Hand on what one call received: a train of one session as a whole, any other in parts.
-    fn take<'py>(
-        &mut self,
-        py: Python<'py>,
-        datagrams: &[u8],
-        source: &Source,
-        messages: &mut Vec<Message<'py>>,
-    ) {
+    fn take(&mut self, py: Python<'_>, datagrams: &[u8], source: &Source) {
         let total = datagrams.len();
         let size = if source.segment == 0 { total } else { source.segment.min(total) };
         let count = if size == 0 { 1 } else { total.div_ceil(size) };
@@ -139,8 +152,8 @@ impl DatagramIntake {
                     run
                 }
                 Err(0) => {
-                    let endpoint = PyBytes::new(py, &source.endpoint);
-                    messages.push((PyBytes::new(py, datagram), endpoint));
+                    let endpoint = PyBytes::new(py, &source.endpoint).unbind();
+                    self.messages.push((PyBytes::new(py, datagram).unbind(), endpoint));
                     1
                 }
                 Err(reason) => {

@@ -4,6 +4,7 @@
 //! Nothing about a ring is kept here: both indices are read from their words each time, so that
 //! Python's and our ends of one ring can be used in turn by the same process.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::{Ordering, fence};
 
@@ -122,21 +123,28 @@ impl Writer {
     }
 }
 
-/// The consuming end.
+/// The consuming end. `begun`: packets of the oldest record that are done with already (send.rs).
 #[pyclass(unsendable, frozen)]
 pub struct RingReader {
     ring: Ring,
+    pub begun: Cell<usize>,
 }
 
 #[pymethods]
 impl RingReader {
     #[new]
     fn new(segment: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Ok(Self { ring: Ring::attach(segment)? })
+        Ok(Self { ring: Ring::attach(segment)?, begun: Cell::new(0) })
     }
 }
 
 impl RingReader {
+    /// Whether records wait, as far as the producer's word can be believed.
+    pub fn has_records(&self) -> bool {
+        let memory = &self.ring.memory;
+        memory.word(at::HEAD).load(Ordering::Acquire) != memory.get(at::TAIL)
+    }
+
     /// The oldest record, checked. What fails its check is released and counted as corrupt.
     pub fn peek(&self) -> Option<Checked> {
         let memory = &self.ring.memory;

@@ -10,7 +10,7 @@ use crate::layout::record::{DATAGRAMS, ENDPOINT_BYTES, PACKETS, PAYLOAD_BYTES};
 use crate::layout::transport::{HEADER, OVERHEAD, PADDING, TYPE};
 use crate::layout::{counter, drop};
 use crate::packet::virtio;
-use crate::record::{Checked, Label, Stream};
+use crate::record::{Checked, Endpoint, Label, Stream};
 use crate::ring::{RingReader, RingWriter, Writer};
 use crate::segment::Packets;
 use crate::session::Session;
@@ -27,7 +27,7 @@ fn padded_length(length: usize, mtu: usize) -> usize {
 #[pyclass(unsendable, frozen)]
 pub struct Sealer {
     out: Rc<Writer>,
-    counters: Counters,
+    pub counters: Counters,
     drops: PeerDrops,
 }
 
@@ -54,9 +54,25 @@ impl Sealer {
         endpoint: &[u8],
         mtu: usize,
     ) -> PyResult<(u64, u64)> {
-        let endpoint = endpoint.try_into().map_err(|_| {
-            PyValueError::new_err(format!("an endpoint has {ENDPOINT_BYTES} bytes"))
-        })?;
+        Ok(self.burst(ring, session, endpoint_of(endpoint)?, mtu))
+    }
+}
+
+/// An endpoint as Python packs it.
+pub fn endpoint_of(bytes: &[u8]) -> PyResult<Endpoint> {
+    let wrong = |_| PyValueError::new_err(format!("an endpoint has {ENDPOINT_BYTES} bytes"));
+    bytes.try_into().map_err(wrong)
+}
+
+impl Sealer {
+    /// See `seal`.
+    pub fn burst(
+        &self,
+        ring: &RingReader,
+        session: &Session,
+        endpoint: Endpoint,
+        mtu: usize,
+    ) -> (u64, u64) {
         let label =
             Label { kind: DATAGRAMS, peer: session.peer, flags: 0, endpoint: Some(endpoint) };
         let mut out = Stream::new(&self.out, &self.counters, label);
@@ -82,11 +98,9 @@ impl Sealer {
             out.flush();
             ring.release();
         }
-        Ok(sealed)
+        sealed
     }
-}
 
-impl Sealer {
     fn seal_record(
         &self,
         record: &Checked,

@@ -1,5 +1,6 @@
 //! Out to the UDP sockets: records of datagrams, as trains where they may be.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::io;
 use std::mem::zeroed;
@@ -39,8 +40,6 @@ pub struct DatagramWriter {
     counters: Counters,
     /// Endpoints behind a path too narrow for a train: the kernel never fragments those.
     single_only: HashSet<Endpoint>,
-    /// Datagrams of the first waiting record that are on their way already.
-    sent: usize,
 }
 
 #[pymethods]
@@ -49,10 +48,10 @@ impl DatagramWriter {
     #[new]
     fn new(v4: i32, v6: i32, segments: bool, counters: &Bound<'_, PyAny>) -> PyResult<Self> {
         let counters = Counters::new(counters)?;
-        Ok(Self { v4, v6, segments, counters, single_only: HashSet::new(), sent: 0 })
+        Ok(Self { v4, v6, segments, counters, single_only: HashSet::new() })
     }
 
-    /// Go on with other sockets. What is on its way of the first record stays.
+    /// Go on with other sockets.
     fn use_sockets(&mut self, v4: i32, v6: i32) {
         (self.v4, self.v6) = (v4, v6);
         self.single_only.clear();
@@ -64,15 +63,13 @@ impl DatagramWriter {
     }
 
     /// Send some of the ring's records; return the descriptor to wait for if a socket is full.
-    ///
-    /// Then the same ring has to come first in the next call.
-    fn burst(&mut self, ring: &RingReader) -> Option<i32> {
+    pub fn burst(&mut self, ring: &RingReader) -> Option<i32> {
         for _ in 0..BURST {
             let record = ring.peek()?;
-            if let Some(blocked) = self.send(&record) {
+            if let Some(blocked) = self.send(&record, &ring.begun) {
                 return Some(blocked);
             }
-            self.sent = 0;
+            ring.begun.set(0);
             self.counters.add(counter::RECORDS_IN, 1);
             self.counters.add(counter::PACKETS_IN, record.lengths().len() as u64);
             self.counters.add(counter::BYTES_IN, record.used as u64);
@@ -83,8 +80,8 @@ impl DatagramWriter {
 }
 
 impl DatagramWriter {
-    /// Send a record's datagrams from the first unsent one on.
-    fn send(&mut self, record: &Checked) -> Option<i32> {
+    /// Send a record's datagrams from the first unsent one on; `begun` tells how many were.
+    fn send(&mut self, record: &Checked, begun: &Cell<usize>) -> Option<i32> {
         let mut endpoint = record.endpoint();
         let descriptor = match endpoint[0] {
             4 if matches!(endpoint[1], 0 | 4) => self.v4,
@@ -102,13 +99,13 @@ impl DatagramWriter {
         let mut again = true;
         loop {
             let trains = self.segments && !self.single_only.contains(&record.endpoint());
-            let messages = plan(record.lengths(), self.sent, trains);
+            let messages = plan(record.lengths(), begun.get(), trains);
             let first = messages.first()?;
             match transmit(descriptor, record.payload(), &messages, &endpoint, traffic_class) {
                 Ok(count) => {
                     again = true;
                     for message in &messages[..count] {
-                        self.sent += message.count;
+                        begun.update(|begun| begun + message.count);
                         self.counters.add(counter::PACKETS_OUT, message.count as u64);
                         self.counters.add(counter::BYTES_OUT, message.bytes as u64);
                     }
@@ -133,7 +130,7 @@ impl DatagramWriter {
                 }
                 Err(_) => {
                     self.counters.drop(drop::SEND_FAILED, first.count as u64);
-                    self.sent += first.count;
+                    begun.update(|begun| begun + first.count);
                 }
             }
         }

@@ -79,6 +79,11 @@ pub fn bare_aead(length: usize, count: usize, opening: bool) -> PyResult<()> {
 }
 
 impl Session {
+    /// Whether so many have been sealed that it is reason for another handshake.
+    pub fn is_worn(&self) -> bool {
+        self.state.get(at::SEND_COUNTER) > at::REKEY_AFTER_MESSAGES
+    }
+
     /// How many more packets may be sealed.
     pub fn left(&self) -> u64 {
         at::REJECT_AFTER_MESSAGES.saturating_sub(self.state.get(at::SEND_COUNTER))

@@ -30,6 +30,8 @@ pub struct PacketIntake {
     peer_table: Memory,
     counters: Counters,
     routes: Rc<Routes>,
+    /// Packets that a turn without Python has read, for it to look at.
+    refused: Vec<Py<PyBytes>>,
     /// The longest packet that goes through, in bytes.
     #[pyo3(get, set)]
     mtu: usize,
@@ -53,6 +55,7 @@ impl PacketIntake {
             peer_table: Memory::of::<u8>(peer_table)?,
             counters: Counters::new(counters)?,
             routes: Rc::clone(&routes.0),
+            refused: vec![],
             mtu: LONGEST_PACKET,
         })
     }
@@ -61,15 +64,39 @@ impl PacketIntake {
     ///
     /// Returns whether something may be left to read; and the packets that are none, have no route
     /// or are longer than the MTU, for Python to decide. Raises OSError when the device is gone.
-    fn burst<'py>(&mut self, py: Python<'py>) -> PyResult<(bool, Vec<Bound<'py, PyBytes>>)> {
-        let mut refused = vec![];
+    fn burst(&mut self, py: Python<'_>) -> PyResult<(bool, Vec<Py<PyBytes>>)> {
+        let more = self.fill(py)?;
+        Ok((more, std::mem::take(&mut self.refused)))
+    }
+
+    /// Put a packet that was refused, behind its virtio header, into a record for its peer.
+    fn put(&mut self, peer: u64, packet: &[u8]) {
+        self.gather.bring();
+        self.enter(peer, packet);
+        self.gather.flush(&self.counters);
+    }
+}
+
+impl PacketIntake {
+    /// Whether this is the descriptor that is read.
+    pub fn reads(&self, descriptor: i32) -> bool {
+        self.descriptor == descriptor
+    }
+
+    /// Whether packets wait for Python to look at them.
+    pub fn has_refused(&self) -> bool {
+        !self.refused.is_empty()
+    }
+
+    /// Read and publish a burst; return whether something may be left to read.
+    pub fn fill(&mut self, py: Python<'_>) -> io::Result<bool> {
         let mut outcome = Ok(true);
         while self.gather.turn() {
             match self.read() {
                 Ok(length) => {
                     let packet = self.gather.view(length);
                     if !self.take(packet) {
-                        refused.push(PyBytes::new(py, packet));
+                        self.refused.push(PyBytes::new(py, packet).unbind());
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -84,18 +111,9 @@ impl PacketIntake {
             }
         }
         self.gather.flush(&self.counters);
-        Ok((outcome?, refused))
+        outcome
     }
 
-    /// Put a packet that was refused, behind its virtio header, into a record for its peer.
-    fn put(&mut self, peer: u64, packet: &[u8]) {
-        self.gather.bring();
-        self.enter(peer, packet);
-        self.gather.flush(&self.counters);
-    }
-}
-
-impl PacketIntake {
     /// Read one packet behind its virtio header, or behind zeros in its place.
     fn read(&mut self) -> io::Result<usize> {
         let [first, second] = self.gather.buffers();
@@ -166,7 +184,7 @@ impl PacketWriter {
     }
 
     /// Write the packets of some of the ring's records. What the kernel refuses is counted.
-    fn burst(&self, ring: &RingReader) {
+    pub fn burst(&self, ring: &RingReader) {
         for _ in 0..BURST {
             let Some(record) = ring.peek() else { return };
             self.counters.add(counter::RECORDS_IN, 1);

@@ -1,0 +1,171 @@
+"""Turns without Python: what readers and writers do in them, and what they leave to it."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from tests.fastpath.ends import BELL, Ring
+from tests.fastpath.test_intakes import Tun, make_tun, packet
+from wgmp import udp
+from wgmp.counters import Counter, Counters, create_counters
+from wgmp.fastpath import virtio
+from wgmp.fastpath.choice import Choice, load, native_is_missing
+from wgmp.fastpath.interface import DatagramWriter, Part
+from wgmp.interest import Interest
+from wgmp.peertable import IndexTable, PeerTable
+from wgmp.protocol.outcome import Endpoint
+from wgmp.record import Kind
+from wgmp.ring import RingReader
+from wgmp.system import boottime
+from wgmp.tun import TunQueue
+
+pytestmark = pytest.mark.skipif(bool(native_is_missing()), reason="only native has turns")
+
+LIMIT_S = 10
+PAUSE_S = 0.05
+MESSAGE = struct.pack("<I", 1).ljust(148, b"m")
+
+
+class Loop:
+    """The turns of a process of these parts, which reads from `descriptors`."""
+
+    def __init__(self, *parts: tuple[Part, list[RingReader]], descriptors: list[int]) -> None:
+        self._interest = Interest()
+        self._interest.read(descriptors)
+        self._turns = load(Choice.NATIVE).turns(self._interest, BELL, list(parts), None)
+
+    def pause(self) -> list[tuple[int, int]]:
+        """Turn for a while; return what is ready and Python's."""
+        return self._turns.wait(False, boottime() + PAUSE_S, False)
+
+    def wait(self) -> list[tuple[int, int]]:
+        """Turn until there is something for Python, which there has to be."""
+        until = boottime() + LIMIT_S
+        events = self._turns.wait(False, until, False)
+        assert boottime() < until
+        return events
+
+
+@pytest.fixture
+def tun() -> Iterator[Tun]:
+    """An intake, and the other end of what it reads."""
+    made = make_tun(Choice.NATIVE)
+    with closing(made):
+        yield made
+
+
+def test_packets_with_a_route_need_nobody(tun: Tun) -> None:
+    loop = Loop((tun.intake, []), descriptors=[tun.device.fileno()])
+    for number in range(6):
+        tun.write(packet(1 + number % 2, 60 + number))
+    assert loop.pause() == []
+    assert [(peer, len(body)) for _, peer, _, body in tun.taken()] == [
+        (2, 61), (2, 63), (2, 65), (1, 60), (1, 62), (1, 64),
+    ]  # fmt: skip
+    assert tun.read() == []
+
+
+def test_a_packet_without_a_route_waits_for_python_and_the_others_do_not(tun: Tun) -> None:
+    loop = Loop((tun.intake, []), descriptors=[tun.device.fileno()])
+    strange = [packet(77, 60), packet(1, 1421), b"rubbish"]
+    for each in (packet(1, 60), *strange, packet(1, 61)):
+        tun.write(each)
+    assert loop.wait() == [(tun.device.fileno(), select.POLLIN)]
+    assert [len(body) for *_, body in tun.taken()] == [60, 61]
+    assert [refused[virtio.SIZE :] for refused in tun.read()] == strange
+    assert tun.read() == []
+
+
+def test_a_device_that_is_gone_is_pythons_to_find(tun: Tun) -> None:
+    loop = Loop((tun.intake, []), descriptors=[tun.device.fileno()])
+    tun.device.shutdown(socket.SHUT_RD)
+    tun.end.close()
+    ((descriptor, _),) = loop.wait()
+    assert descriptor == tun.device.fileno()
+
+
+def test_handshake_messages_wait_for_python_and_data_does_not() -> None:
+    port, sockets = udp.open_sockets(0, 0, gro=True)
+    peers, indices, counters = PeerTable(), IndexTable(), Counters(create_counters(1), 0)
+    peers.set_owner(3, 0)
+    index = indices.draw(3, 0, 1, bytes)
+    ring = Ring()
+    intake = load(Choice.NATIVE).datagram_intake([ring.writer], peers, indices, counters)
+    intake.use(sockets)
+    loop = Loop((intake, []), descriptors=[sock.fileno() for sock in sockets])
+    data = struct.pack("<II", 4, index).ljust(64, b"d")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.connect(("127.0.0.1", port))
+        for datagram in (data, data):
+            sender.send(datagram)
+        assert loop.pause() == []
+        assert not intake.has_messages
+        for datagram in (MESSAGE, data, b"\7" * 64):
+            sender.send(datagram)
+        ((descriptor, _),) = loop.wait()
+    assert descriptor in {sock.fileno() for sock in sockets}
+    assert [len(datagrams) for *_, datagrams in ring.take()] == [2, 1]
+    assert intake.has_messages
+    more, messages = intake.burst(lambda message: None)
+    assert [message for message, _ in messages] == [MESSAGE]
+    assert (more, intake.has_messages) == (False, False)
+    assert counters.outward.drops() == {"bad_type": 1}
+    for sock in sockets:
+        sock.close()
+
+
+@pytest.fixture
+def out() -> Iterator[tuple[DatagramWriter, Counters]]:
+    """A writer at sockets of its own."""
+    _, sockets = udp.open_sockets(0, 0, gro=False)
+    counters = Counters(create_counters(1), 0)
+    yield load(Choice.NATIVE).datagram_writer(sockets, True, counters), counters
+    for sock in sockets:
+        sock.close()
+
+
+def test_what_is_to_be_sent_and_written_needs_nobody(
+    out: tuple[DatagramWriter, Counters],
+) -> None:
+    writer, sent = out
+    written = Counters(create_counters(1), 0)
+    datagrams, packets = [Ring(), Ring()], Ring()
+    device, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    packet_writer = load(Choice.NATIVE).packet_writer(TunQueue(device.fileno(), True), written)
+    with device, end, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.settimeout(LIMIT_S)
+        there = Endpoint(bytes([127, 0, 0, 1]), receiver.getsockname()[1])
+        loop = Loop(
+            (writer, [ring.reader for ring in datagrams]),
+            (packet_writer, [packets.reader]),
+            descriptors=[],
+        )
+        for number, ring in enumerate(datagrams):
+            record = ring.writer.reserve()
+            assert record is not None
+            record.begin(Kind.DATAGRAMS)
+            record.set_endpoint(there)
+            record.append(bytes([number]) * 100)
+            ring.writer.publish()
+        packets.offer(Kind.PACKETS, [virtio.PLAIN + packet(1, 60)])
+        assert loop.pause() == []
+        assert {receiver.recv(1000) for _ in datagrams} == {bytes(100), b"\1" * 100}
+        assert end.recv(1000) == virtio.PLAIN + packet(1, 60)
+    assert sent.value(Counter.PACKETS_OUT) == 2
+    assert written.value(Counter.PACKETS_OUT) == 1
+
+
+def test_records_of_a_role_without_a_part_are_pythons() -> None:
+    ring = Ring()
+    loop = Loop((None, [ring.reader]), descriptors=[])
+    assert loop.pause() == []
+    ring.offer(Kind.ADDRESSED_MESSAGES, [b"hello"])
+    assert loop.wait() == []
+    assert ring.reader.waiting() == 1
