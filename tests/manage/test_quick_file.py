@@ -102,6 +102,46 @@ def test_a_change_touches_only_its_own_lines() -> None:
     assert new == top + carols + alices.rstrip("\n") + "\n"
 
 
+def test_what_comes_after_a_last_line_without_an_end_has_a_line_of_its_own() -> None:
+    for text, changed in (
+        (f"[Peer]\nPublicKey = {A}", f"[Peer]\nPublicKey = {A}\nPersistentKeepalive = 25\n"),
+        ("[Interface]", "[Interface]\nMTU = 1400\n"),
+        ("[Interface] # here", "[Interface] # here\nMTU = 1400\n"),
+    ):
+        config = read(text)
+        interface = structs.replace(config.interface, mtu=None if config.peers else 1400)
+        peers = tuple(structs.replace(peer, keepalive=25) for peer in config.peers)
+        wanted = structs.replace(config, interface=interface, peers=peers)
+        assert quick_file.revise(text, wanted) == changed
+
+
+def test_a_peer_that_gets_another_name_has_no_other_left() -> None:
+    config = read(FILE)
+    for name in ("Bob", ""):
+        renamed = tuple(structs.replace(peer, name=name) for peer in config.peers)
+        new = quick_file.revise(FILE, structs.replace(config, peers=renamed))
+        assert [peer.name for peer in read(new).peers] == [name] * 3
+        assert new.count("friendly_name") == (3 if name else 0)
+        for gone in ("Alice", "the bakery", "Carol"):
+            assert gone not in new
+        assert "#Endpoint = 192.0.2.1:7" in new, "that is no name"
+
+
+def test_peers_that_come_and_go_leave_no_blank_lines_behind() -> None:
+    text = f"[Interface]\nMTU = 1400\n\n[Peer]\nPublicKey = {A}\n"
+    for n in range(2, 6):
+        peer = PeerConfig(public_key=bytes([n]) * 32)
+        text = quick_file.revise(text, structs.replace(read(text), peers=(peer,)))
+        key = keys.to_base64(peer.public_key)
+        assert text == f"[Interface]\nMTU = 1400\n\n[Peer]\nPublicKey = {key}\n"
+
+
+def test_strip_knows_a_section_with_a_comment_beside_it() -> None:
+    text = f"[Interface] # here\nAddress = 10.0.0.1/24\n[Peer]# there\nPublicKey = {A}\n"
+    stripped = quick_file.strip(text)
+    assert stripped == text.replace("Address = 10.0.0.1/24\n", "")
+
+
 def test_a_new_file_is_laid_out_for_people() -> None:
     peers = (
         PeerConfig(public_key=bytes([1]) * 32, name="Alice", keepalive=25),

@@ -54,7 +54,7 @@ def revise(text: str, config: QuickConfig) -> str:
     # Interface sections keep their places; a peer takes the place of a peer.
     places = [each if each.keys is INTERFACE_KEYS else next(peers, None) for each in sections]
     ordered = [section for section in (*places, *peers) if section is not None]
-    revised = "".join(_apart([top, *(section.text for section in ordered)]))
+    revised = _joined([top, *(section.text for section in ordered)])
     if sections and ordered[-1:] != sections[-1:]:
         revised = revised.rstrip("\n") + "\n"  # blank lines stood between sections
     return revised
@@ -134,10 +134,14 @@ def _key_of(line: str) -> str:
     return "".join(name.split()).lower() if equals else ""
 
 
-def _apart(parts: list[str]) -> list[str]:
-    """Return the parts, those that are not empty, each on lines of its own."""
-    filled = [part for part in parts if part]
-    return [*(part if part.endswith("\n") else f"{part}\n" for part in filled[:-1]), *filled[-1:]]
+def _joined(parts: list[str]) -> str:
+    """Return the parts, each on lines of its own; a new one after one blank line."""
+    text = ""
+    for part in filter(None, parts):
+        if text and not text.endswith("\n"):
+            text += "\n"
+        text += part.removeprefix("\n") if text.endswith("\n\n") else part
+    return text
 
 
 def _update(sections: list[_Section], before: Any, wanted: Any) -> None:
