@@ -87,12 +87,13 @@ def test_a_successor_that_cannot_be_forked_is_tried_again() -> None:
     play(scene)
 
 
-def test_a_successor_that_cannot_start_is_tried_again() -> None:
+def test_a_successor_that_cannot_start_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     async def scene(home: Home) -> None:
         home.parts = [fail, fail]
         os.kill(home.living.pid, signal.SIGKILL)
         assert await home.ends(3) == [KILLED, "exited with 0", "exited with 0"]
         assert home.failure is None
+        assert caplog.text.count(f"{NAME}: there is no memory") == 2
 
     play(scene)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +18,18 @@ from wgmp import resharding
 from wgmp.counters import Counter
 from wgmp.errors import ControlError
 from wgmp.events import WorkersChanged
-from wgmp.orders import Begin, Drain, Drained, Failed, Ready, SetLink, decode_orders, encode_report
+from wgmp.orders import (
+    ROW_BITS,
+    Begin,
+    Drain,
+    Drained,
+    Failed,
+    Ready,
+    SetLink,
+    SetPeer,
+    decode_orders,
+    encode_report,
+)
 from wgmp.record import Kind
 from wgmp.resharding import are_ready, leave, reshard
 from wgmp.ring import RingReader, RingWriter
@@ -201,6 +214,29 @@ def test_changes_reach_those_who_wait_before_they_begin() -> None:
     play(scene)
 
 
+def count_rings(control: socket.socket) -> None:
+    """Say how many rings from udp_reader to worker0 are mapped here."""
+    maps = Path("/proc/self/maps").read_text()
+    control.send(encode_report(Failed(str(maps.count("wgmp:udp_reader>worker0 ")))))
+    report_and_obey(control)
+
+
+def test_who_comes_has_the_rings_it_works_on_and_not_those_before() -> None:
+    async def scene(home: Home) -> None:
+        home.parts = [count_rings] * 4
+        gc.collect()
+        before = Path("/proc/self/maps").read_text().count("wgmp:udp_reader>worker0 ")
+        another = home.fabric.succeed(build(Shape.COMPACT, 2))
+        for fabric in (another, home.fabric):  # the same one is as after another supervisor
+            newcomers = home.children.recruit(fabric)
+        assert await are_ready(newcomers)
+        found = [int(child.failure) for child in newcomers]
+        assert found == [before, before, before + 1], "of two fabrics the other one only"
+        await home.children.dismiss()
+
+    play(scene)
+
+
 def test_one_that_dies_before_it_can_begin_has_a_successor() -> None:
     async def scene(home: Home) -> None:
         fabric = home.fabric.succeed(build(Shape.COMPACT, 2))
@@ -242,6 +278,8 @@ def test_another_number_of_workers_is_told_and_peers_and_books_go_along() -> Non
             peers = home.fabric.peers
             assert [peers.owner(row) for row in range(6)] == [row % count for row in range(6)]
             if count == 3:
+                home.children.tell([SetPeer(1 << ROW_BITS | 8, bytes(32), bytes(32), 0, None)])
+                assert peers.owner(8) == 2
                 counters = home.fabric.counters
                 for number in (0, 1):
                     counters[f"worker{number}"].store(Counter.STAGED, 5)
