@@ -13,6 +13,7 @@ from typing import BinaryIO
 import pytest
 from pcapngfile import read
 
+from wgmp.capture import comment_of
 from wgmp.cli import main
 from wgmp.commands import capture
 from wgmp.keys import to_base64
@@ -20,7 +21,8 @@ from wgmp.netns import wait_for
 from wgmp.protocol.outcome import DropReason, Endpoint
 from wgmp.record import Kind
 from wgmp.ring import RingView
-from wgmp.tap import Point
+from wgmp.tap import Annotation, Point
+from wgmp.tapreader import Captured
 
 from .conftest import Served
 
@@ -141,19 +143,33 @@ def test_one_peer_s_packets_alone_and_the_reason_of_each_drop(
 def test_no_more_packets_are_written_than_were_asked_for_and_of_a_batch_the_first(
     gateway: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    file = tmp_path / "file"
+
     def act() -> None:
+        see(gateway, 0, Point.INNER_OUT)
+        wait_for(lambda: written(file), LIMIT_S, "it can be read while the capture goes on")
         tap = gateway.fabric.taps.tap("worker1")
         assert tap is not None
-        packets = [bytes(10) + ipv4(number) for number in range(5)]
+        packets = [bytes(10) + ipv4(number) for number in range(1, 6)]
         lengths = [len(packet) for packet in packets]
         tap.packets(Kind.PACKETS, b"".join(packets), lengths, Point.INNER_OUT)
 
-    file = tmp_path / "file"
     with meanwhile(gateway, file, act):
         assert main(["capture", "-w", str(file), "--count", "3"]) == 0
-    assert [number for number, *_ in written(file)] == [0, 1, 2]
-    assert {comment for *_, comment in written(file)} == {"worker1"}
+    assert [(number, comment) for number, _, _, comment in written(file)] == [
+        *((0, "worker0"), (1, "worker1"), (2, "worker1")),
+    ]
     assert capsys.readouterr().err == "3 packets\n"
+
+
+def test_of_a_batch_it_is_said_how_many_were_dropped() -> None:
+    def said(dropped: int, reason: int = DropReason.BAD_TAG) -> str:
+        note = Annotation(0, Point.OUTER_IN, reason, dropped, 5)
+        return comment_of(Captured("worker0", note, [], 3), {5: "KEY=", 6: "OTHER="})
+
+    assert said(0) == "worker0; peer KEY="
+    assert said(2) == "worker0; peer KEY=; dropped: bad_tag (2 of the 3 around this one)"
+    assert said(3) == "worker0; peer KEY=; dropped: bad_tag"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
