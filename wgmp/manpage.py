@@ -14,6 +14,20 @@ from wgmp.errors import EXIT_CODES
 
 Entries = Sequence[tuple[str, str]]
 
+ENVIRONMENT: Entries = (
+    (
+        "WGMP_WORKERS, WGMP_TOPOLOGY, WGMP_TUN_QUEUES, WGMP_CONFIG, WGMP_OFFLOAD, WGMP_FASTPATH, "
+        "WGMP_USER, WGMP_SESSIONS, WGMP_METRICS, WGMP_LOG_FORMAT",
+        "what the options of these names say, which go before them",
+    ),
+    ("WGMP_SANDBOX", "off: as --no-sandbox"),
+    ("WG_PROCESS_FOREGROUND", "1: as --foreground"),
+    ("LOG_LEVEL", "verbose, info, error (warnings too; the default) or silent"),
+    ("WG_TUN_FD, WG_UAPI_FD", "descriptors that are open already, as wireguard-go takes them"),
+    ("WG_TUN_NAME_FILE", "on macOS, where `wgmpd utun` writes the name it got"),
+    ("WGMP_AGENT_SOCKET", "where commands find the agent"),
+    ("WG_HIDE_KEYS, WG_COLOR_MODE", "for `wgmp status`, as in wg(8)"),
+)
 FILES: Entries = (
     ("/var/run/wireguard/IFACE.sock", "what wg(8) speaks to"),
     ("/run/wgmp/IFACE.sock", "what wgmp's own commands speak to; its owner's alone"),
@@ -48,6 +62,7 @@ def _page(parser: argparse.ArgumentParser, section: int) -> Iterator[str]:
         if command.epilog:
             yield from (".PP", ".nf", *map(_text, command.epilog.splitlines()), ".fi")
     yield from _entries("EXIT STATUS", [(str(code), text) for code, text in EXIT_CODES])
+    yield from _entries("ENVIRONMENT", ENVIRONMENT)
     yield from _entries("FILES", FILES)
     yield from (".SH SEE ALSO", _text(SEE_ALSO))
 
