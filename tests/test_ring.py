@@ -82,6 +82,7 @@ def test_writer_rings_only_a_sleeper() -> None:
     assert poll.poll(0)
     bell.wake_up()
     bell.silence()
+    put(writer, b"awake again")
     assert not poll.poll(0)
     assert RingView(segment).figures()["wake_ups"] == 1
 
@@ -89,6 +90,21 @@ def test_writer_rings_only_a_sleeper() -> None:
 def test_attaching_to_what_is_no_ring_is_refused() -> None:
     with pytest.raises(RingError, match="not a ring"):
         RingReader(Segment("zeros", 4096))
+
+
+@pytest.mark.parametrize("word", [0, 1], ids=["magic", "version"])
+def test_a_ring_of_another_kind_or_version_is_refused(word: int) -> None:
+    segment, bell = make()
+    segment.words[word] += 1
+    for attach in (lambda: RingReader(segment), lambda: RingWriter(segment, bell)):
+        with pytest.raises(RingError, match="not a ring of version 1"):
+            attach()
+
+
+@pytest.mark.parametrize(("slots", "slot_bytes"), [(0, 4096), (4, 4095), (-1, 64)])
+def test_a_ring_that_cannot_be_laid_out_is_refused(slots: int, slot_bytes: int) -> None:
+    with pytest.raises(RingError, match=f"{slots} slots of {slot_bytes} bytes cannot be laid out"):
+        create_ring("test", slots, slot_bytes)
 
 
 def test_ring_larger_than_its_memory_is_refused() -> None:
