@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import secrets
@@ -141,6 +142,20 @@ def test_a_dead_process_socket_is_replaced_and_a_living_one_is_not(tmp_path: Pat
         assert path.exists()
 
 
+def test_a_living_one_that_is_busy_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "wg.sock"
+    with socket.socket(socket.AF_UNIX) as busy, contextlib.ExitStack() as waiting:
+        busy.bind(os.fspath(path))
+        busy.listen(0)
+        for _ in range(10):
+            client = waiting.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            if client.connect_ex(os.fspath(path)):
+                break
+        with pytest.raises(SocketError, match="in use: another process runs this interface"):
+            bind_socket(path)
+
+
 def test_a_file_in_the_sockets_place_is_not_removed(tmp_path: Path) -> None:
     path = tmp_path / "wg.sock"
     path.write_text("precious")
@@ -277,7 +292,7 @@ def test_a_request_beyond_the_limit_is_refused(tmp_path: Path) -> None:
 def test_unfinished_requests_are_bounded_together(tmp_path: Path) -> None:
     limits = Limits(request_bytes=1000, total_bytes=1500)
     with Served(tmp_path / "wg.sock", limits) as served:
-        quiet, busy = served.connect(), served.connect()
+        idle, quiet, busy = (served.connect() for _ in range(3))
         quiet.sendall(b"set=1\nfwmark=3\n" + b"fwmark=1\n" * 90)
         assert served.ask(b"get=1\n\n") == OK
         busy.sendall(b"set=1\n" + b"fwmark=2\n" * 90)
@@ -285,8 +300,10 @@ def test_unfinished_requests_are_bounded_together(tmp_path: Path) -> None:
         busy.sendall(b"\n")
         assert read_until_end(busy) == OK
         assert (served.device.fwmark, served.server.held_bytes) == (2, 0)
-        quiet.close()
-        busy.close()
+        idle.sendall(b"get=1\n\n")  # longer quiet still, but it holds nothing
+        assert read_until_end(idle).endswith(OK)
+        for client in (idle, quiet, busy):
+            client.close()
 
 
 def test_stopping_hangs_up(tmp_path: Path) -> None:

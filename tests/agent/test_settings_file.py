@@ -179,6 +179,36 @@ def test_what_stands_in_no_whole_file_is_told_likewise(text: str, said: str) -> 
     assert str(caught.value).startswith(f"agent.toml:{said}")
 
 
+@pytest.mark.parametrize(
+    ("text", "file", "said"),
+    [
+        ("a = " + "[" * 5000, "x.toml", "x.toml: is not TOML: it is nested too deep"),
+        ("[" * 100_000, "x.json", "x.json: is not JSON: it is nested too deep"),
+        ("a = " + "1" * 5000, "x.toml", "x.toml: is not TOML: a number in it is too long"),
+        ('{"a": ' + "1" * 5000 + "}", "x.json", "x.json: is not JSON: a number in it is too long"),
+    ],
+)
+def test_what_no_parser_takes_is_no_settings_file(text: str, file: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings_file.parse(text, file)
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '[agent]\ncontrol_socket = ""',
+        '[agent]\nkeys_directory = ""',
+        '[network.a]\nprivate_key_path = ""',
+        '[[network.a.peers]]\npreshared_key_path = ""',
+    ],
+)
+def test_an_empty_path_is_no_path(line: str) -> None:
+    key = f'\npublic_key = "{KEY}"' if "peers" in line else ""
+    with pytest.raises(ConfigError, match=r"^agent\.toml:2: .*: expected `str` of length >= 1"):
+        parse(line + key)
+
+
 def test_peers_without_a_name_do_not_share_one() -> None:
     peers = "".join(f"[[network.a.peers]]\npublic_key = '{key}'\n" for key in (KEY, OTHER))
     assert [peer.name for peer in parse(peers).networks["a"].peers] == ["", ""]

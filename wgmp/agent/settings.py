@@ -45,6 +45,7 @@ DEFAULT_KEYS = Path("/etc/wgmp/keys")
 _Port = Annotated[int, Meta(ge=0, le=65535)]
 _Mtu = Annotated[int, Meta(ge=MTU_MIN, le=MTU_MAX)]
 _Mark = Annotated[int, Meta(ge=0, le=FWMARK_MAX)]
+_Path = Annotated[str, Meta(min_length=1)]
 _Keepalive = Annotated[int, Meta(ge=0, le=KEEPALIVE_MAX)]
 
 
@@ -57,8 +58,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     and its next endpoint is tried.
     """
 
-    control_socket: str = str(DEFAULT_SOCKET)
-    keys_directory: str = str(DEFAULT_KEYS)
+    control_socket: _Path = str(DEFAULT_SOCKET)
+    keys_directory: _Path = str(DEFAULT_KEYS)
     run_hooks: bool = False
     endpoint_patience_secs: Annotated[float, Meta(ge=1, le=3600)] = 20.0
 
@@ -72,7 +73,7 @@ class PeerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     public_key: PublicKey
     name: str = ""
-    preshared_key_path: str | None = None
+    preshared_key_path: _Path | None = None
     endpoints: tuple[HostPort, ...] = ()
     allowed_ips: tuple[AllowedIP, ...] = ()
     persistent_keepalive_secs: _Keepalive = 0
@@ -93,7 +94,7 @@ class NetworkSettings(Hooked, frozen=True, kw_only=True, forbid_unknown_fields=T
     enable_wireguard: bool = True
     interface: str = ""
     mtu: _Mtu | None = None
-    private_key_path: str | None = None
+    private_key_path: _Path | None = None
     listen_port: _Port = 0
     addresses: tuple[Address, ...] = ()
     dns: tuple[DnsEntry, ...] = ()

@@ -71,6 +71,8 @@ def _parse_toml(text: str, file: str) -> dict[str, Any]:
         found = re.match(r"line (\d+)", place)
         line = int(found[1]) if found else text.count("\n") + 1
         raise ConfigError(f"is not TOML: {message[:1].lower()}{message[1:]}", file, line) from None
+    except (RecursionError, ValueError) as error:
+        raise ConfigError(f"is not TOML: {_beyond(error)}", file) from None
 
 
 def _parse_json(text: str, file: str) -> dict[str, Any]:
@@ -79,9 +81,17 @@ def _parse_json(text: str, file: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         message = f"{error.msg[:1].lower()}{error.msg[1:]}"
         raise ConfigError(f"is not JSON: {message}", file, error.lineno) from None
+    except (RecursionError, ValueError) as error:
+        raise ConfigError(f"is not JSON: {_beyond(error)}", file) from None
     if not isinstance(tables, dict):
         raise ConfigError('write an object: {"network": {...}}', file, 1)
     return tables
+
+
+def _beyond(error: Exception) -> str:
+    """Return what is beyond the parsers, which then raise Python's own errors."""
+    deep = isinstance(error, RecursionError)
+    return "it is nested too deep" if deep else "a number in it is too long"
 
 
 def _settings(tables: dict[str, Any]) -> Settings:
