@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -138,6 +139,42 @@ def test_a_successor_that_says_nothing_is_not_waited_for_forever(
     with pytest.raises(ControlError, match="it said nothing for 0 s"):
         asyncio.run(handover.hand_over(gateway, program(HELLO, then="s.recv(1); s.recv(1)")))
     assert gateway.done == HELD
+
+
+def test_processes_of_a_successor_that_failed_are_gone_before_the_gateway_goes_on(
+    tmp_path: Path,
+) -> None:
+    pids = tmp_path / "pids"
+    lines = f"""
+import time
+s.recv(99999)
+children = [os.fork() or time.sleep(20) for _ in range(2)]  # they do not die with it
+open({str(pids)!r}, "w").write(" ".join(map(str, children)))
+s.send({PREPARED!r})
+s.recv(99)
+s.send({PREPARED!r})
+s.recv(99)
+"""
+    lived: list[bool] = []
+
+    class Watching(Gateway):
+        async def resume(self) -> None:
+            lived.extend(_lives(int(pid)) for pid in pids.read_text().split())
+            await super().resume()
+
+    gateway = Watching()
+    with pytest.raises(ControlError, match="it answered Prepared"):
+        asyncio.run(handover.hand_over(gateway, program(HELLO, then=lines)))
+    assert gateway.done == LEFT_AND_BACK
+    assert lived == [False, False]
+
+
+def _lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
 
 
 def test_a_gateway_that_cannot_say_what_it_has_goes_on() -> None:
