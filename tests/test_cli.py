@@ -144,9 +144,10 @@ def test_help_says_what_the_exit_codes_mean(capsys: pytest.CaptureFixture[str]) 
 def test_who_has_read_enough_and_ctrl_c_end_it_without_a_word() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run([*WGMP, "man"], stdout=writer, stderr=subprocess.PIPE, timeout=30)
+    for command in ("man", "genkey"):
+        done = subprocess.run([*WGMP, command], stdout=writer, stderr=subprocess.PIPE, timeout=30)
+        assert (done.returncode, done.stderr) == (1, b"")
     os.close(writer)
-    assert (done.returncode, done.stderr) == (1, b"")
     code = (
         "import sys, wgmp.keys as k; from wgmp.cli import main\n"
         "def interrupted(): raise KeyboardInterrupt\n"
@@ -154,6 +155,22 @@ def test_who_has_read_enough_and_ctrl_c_end_it_without_a_word() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_one_line_and_a_failure(unbuffered: str) -> None:
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    for command in ("genkey", "man"):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [*WGMP, command],
+                env=environment,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=30,
+            )
+        assert (done.returncode, done.stderr) == (1, "wgmp: No space left on device\n")
 
 
 def test_keys_are_made_of_each_kind(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -107,8 +108,30 @@ def test_the_only_gateway_need_not_be_named(directory: Path) -> None:
     assert control.choose_interface("wg7") == "wg7"
     with pytest.raises(ControlError, match=r"^no gateway runs: start one"):
         control.choose_interface(None)
-    (directory / "wg1.sock").touch()
-    assert control.choose_interface(None) == "wg1"
-    (directory / "wg0.sock").touch()
-    with pytest.raises(ConfigError, match=r"^several gateways run: name one of wg0, wg1$"):
-        control.choose_interface(None)
+    with contextlib.ExitStack() as running:
+
+        def run(interface: str) -> socket.socket:
+            listener = running.enter_context(socket.socket(socket.AF_UNIX))
+            listener.bind(str(directory / f"{interface}.sock"))
+            listener.listen(1)
+            return listener
+
+        run("wg1")
+        assert control.choose_interface(None) == "wg1"
+        run("wg2").close()  # as one that was killed leaves it
+        assert control.choose_interface(None) == "wg1"
+        run("wg0")
+        with pytest.raises(ConfigError, match=r"^several gateways run: name one of wg0, wg1$"):
+            control.choose_interface(None)
+
+
+def test_a_gateway_that_is_busy_is_one_that_runs(directory: Path) -> None:
+    with contextlib.ExitStack() as crowd:
+        listener = crowd.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(directory / "wg0.sock"))
+        listener.listen(0)
+        for _ in range(2):
+            client = crowd.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            client.connect_ex(str(directory / "wg0.sock"))
+        assert control.choose_interface(None) == "wg0"

@@ -156,15 +156,33 @@ class _Parser(argparse.ArgumentParser):
 def _guard(program: str, run: Callable[[], int]) -> int:
     """Run a command; turn what an operator can meet into one line."""
     try:
-        return run()
+        code = run()
+        print(end="", flush=True)  # while it can be said what goes wrong
+        return code
     except WgmpError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return 1
+    except OSError as error:
+        _forget_output()
+        print(f"{program}: {error.strerror or error}{_place(error)}", file=sys.stderr)
+        return 1
+
+
+def _forget_output() -> None:
+    """Let what was printed and cannot be written be no mistake once more when Python ends."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _place(error: OSError) -> str:
+    return f": {error.filename}" if error.filename else ""
 
 
 def _supervise(parsed: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ The gateway's side is `control_server.py`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -180,8 +181,15 @@ def _line(answer: BinaryIO) -> bytes:
 
 
 def running_interfaces() -> list[str]:
-    """Return the interfaces that have a control socket, sorted."""
-    return sorted(path.stem for path in DIRECTORY.glob("*.sock"))
+    """Return the interfaces that have a gateway, sorted."""
+    return sorted(path.stem for path in DIRECTORY.glob("*.sock") if not _is_left_over(path))
+
+
+def _is_left_over(path: Path) -> bool:
+    """Return whether the gateway that listened at `path` was killed."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(str(path)) == errno.ECONNREFUSED
 
 
 def choose_interface(given: str | None) -> str:
