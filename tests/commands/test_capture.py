@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import signal
 import stat
 import threading
@@ -50,19 +52,28 @@ def see(gateway: Served, number: int, point: Point, peer: int = 0, reason: int =
 
 
 @contextmanager
-def meanwhile(gateway: Served, file: Path, act: Callable[[], None]) -> Iterator[None]:
-    """Do something as soon as somebody captures into a new file; fail if it does."""
+def meanwhile(gateway: Served, file: Path | None, act: Callable[[], None]) -> Iterator[None]:
+    """Do something as soon as somebody captures, into a new file if one is named.
+
+    Fail if it does.
+    """
     failures: list[Exception] = []
+
+    def begun() -> bool:
+        if file is None:
+            return gateway.fabric.taps.busy
+        return file.exists() and file.stat().st_size > 0
 
     def work() -> None:
         try:
-            wait_for(lambda: file.exists() and file.stat().st_size, LIMIT_S, "a capture begins")
+            wait_for(begun, LIMIT_S, "a capture begins")
             act()
         except Exception as error:
             failures.append(error)
 
     wait_for(lambda: not gateway.fabric.taps.busy, LIMIT_S, "nobody captures any more")
-    file.unlink(missing_ok=True)
+    if file is not None:
+        file.unlink(missing_ok=True)
     thread = threading.Thread(target=work)
     thread.start()
     yield
@@ -184,6 +195,17 @@ def test_a_signal_ends_it_in_order_with_all_that_was_seen(
     with meanwhile(gateway, file, act):
         assert main(["capture", "-w", str(file)]) == 0
     assert [number for number, *_ in written(file)] == [7]
+
+
+def test_without_a_file_it_goes_to_standard_output_which_stays_open(
+    gateway: Served, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    with meanwhile(gateway, None, lambda: see(gateway, 7, Point.OUTER_OUT)):
+        assert main(["capture", "--count", "1"]) == 0
+    out, told = capfdbinary.readouterr()
+    assert [each.content[-4:] for each in read(io.BytesIO(out))] == [bytes([0, 0, 0, 7])]
+    assert told == b"1 packets\n"
+    os.fstat(1)
 
 
 def test_time_ends_it_and_so_does_the_gateway(gateway: Served, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from pathlib import Path
 
 import msgspec
@@ -13,7 +14,8 @@ import pytest
 from wgmp.cli import main
 from wgmp.counters import Counter
 from wgmp.observe.names import Names
-from wgmp.observe.snapshot import Snapshot
+from wgmp.observe.processes import Meter
+from wgmp.observe.snapshot import ProcessFigures, Snapshot
 
 from .conftest import Served
 
@@ -38,6 +40,17 @@ def test_a_process_has_what_the_kernel_says_of_it_and_one_that_is_gone_zeros(
     assert (gone.pid, replaced.pid) == (2**22 + 1, 0)
     for process in (gone, replaced):
         assert process.rss_bytes == process.threads == process.context_switches == 0
+
+
+def test_cpu_use_is_that_since_the_last_look() -> None:
+    meter, figures = Meter(memory=False), ProcessFigures("me", [], os.getpid(), 0)
+    meter.measure([figures])
+    assert figures.cpu_percent == 0.0, "there is nothing to compare with yet"
+    end = time.process_time() + 0.1
+    while time.process_time() < end:
+        pass
+    meter.measure([figures])
+    assert figures.cpu_percent > 0
 
 
 class Traffic(Names):

@@ -126,7 +126,7 @@ def busy() -> tuple[Snapshot, Snapshot]:
         first: PeerFigures = peer(1, rx_bytes=received, tx_bytes=sent, drops=drops, **figures)
         return snapshot(seconds, [first, *rest])
 
-    return at(1.0, 0, 0), at(3.0, 250_000, 5_000_000)
+    return at(1.0, 50_000, 1_000_000), at(3.0, 300_000, 6_000_000)
 
 
 def test_a_peer_s_figures_stand_under_their_titles() -> None:
@@ -135,7 +135,7 @@ def test_a_peer_s_figures_stand_under_their_titles() -> None:
     assert head.split() == " ".join(WIDE).split()
     assert line_of(lines, "office").split() == [
         *("office", peer(1).public_key, "192.0.2.1:51820", "1.0", "Mbit/s", "20", "Mbit/s"),
-        *("244.1", "KiB", "4.8", "MiB", "61s", "worker0", "22", "replayed,", "1", "bad_tag"),
+        *("293.0", "KiB", "5.7", "MiB", "61s", "worker0", "22", "replayed,", "1", "bad_tag"),
     ]
     assert line_of(lines, peer(2).public_key).split()[1:] == [
         *("192.0.2.2:51820", "0", "0", "0", "B", "0", "B", "2s", "worker0", "-"),
@@ -152,7 +152,7 @@ def test_no_width_hides_a_column_or_its_figures(width: int) -> None:
     for figure in ("192.0.2.1", "1.0 Mbit/s", "20 Mbit/s", "61s", "22 replayed"):
         assert figure in row
     if width >= 120:
-        assert all(figure in row for figure in ("244.1 KiB", "4.8 MiB", "worker0"))
+        assert all(figure in row for figure in ("293.0 KiB", "5.7 MiB", "worker0"))
 
 
 def test_a_column_that_sorts_is_shown_in_narrow_terminals_too() -> None:
@@ -160,7 +160,7 @@ def test_a_column_that_sorts_is_shown_in_narrow_terminals_too() -> None:
     view.press("R")
     lines = shown(*busy(), view=view)
     assert any(re.search(r" received ▼ ", line) for line in lines)
-    assert "244.1 KiB" in line_of(lines, "office")
+    assert "293.0 KiB" in line_of(lines, "office")
 
 
 def test_the_foot_says_how_many_are_shown_of_how_many_and_which_keys_there_are() -> None:
