@@ -132,10 +132,8 @@ def test_a_successor_that_says_nothing_is_not_waited_for_forever(
     assert gateway.done == HELD
 
 
-def test_processes_of_a_successor_that_failed_are_gone_before_the_gateway_goes_on(
-    tmp_path: Path,
-) -> None:
-    pids = tmp_path / "pids"
+def with_roles(pids: Path, last: bytes) -> list[str]:
+    """Return a program that has two processes, notes them in a file, and says `last` at the end."""
     lines = f"""
 import time
 s.recv(99999)
@@ -143,9 +141,16 @@ children = [os.fork() or time.sleep(20) for _ in range(2)]  # they do not die wi
 open({str(pids)!r}, "w").write(" ".join(map(str, children)))
 s.send({PREPARED!r})
 s.recv(99)
-s.send({PREPARED!r})
+s.send({last!r})
 s.recv(99)
 """
+    return program(HELLO, then=lines)
+
+
+def test_processes_of_a_successor_that_failed_are_gone_before_the_gateway_goes_on(
+    tmp_path: Path,
+) -> None:
+    pids = tmp_path / "pids"
     lived: list[bool] = []
 
     class Watching(Gateway):
@@ -153,11 +158,22 @@ s.recv(99)
             lived.extend(_lives(int(pid)) for pid in pids.read_text().split())
             await super().resume()
 
-    gateway = Watching()
+    gateway, before = Watching(), open_files()
     with pytest.raises(ControlError, match="it answered Prepared"):
-        asyncio.run(handover.hand_over(gateway, program(HELLO, then=lines)))
+        asyncio.run(handover.hand_over(gateway, with_roles(pids, PREPARED)))
     assert gateway.done == LEFT_AND_BACK
     assert lived == [False, False]
+    assert open_files() <= before
+
+
+def test_processes_of_a_successor_that_works_are_left_alone(tmp_path: Path) -> None:
+    pids, before = tmp_path / "pids", open_files()
+    asyncio.run(handover.hand_over(Gateway(), with_roles(pids, SERVING)))
+    roles = [int(pid) for pid in pids.read_text().split()]
+    assert [_lives(pid) for pid in roles] == [True, True]
+    assert open_files() <= before
+    for pid in roles:
+        os.kill(pid, signal.SIGKILL)
 
 
 def _lives(pid: int) -> bool:
