@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, TCPerror
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, IPOption_NOP, TCPerror
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
     ICMPv6EchoRequest,
@@ -18,6 +18,7 @@ from scapy.layers.inet6 import (
     IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
     IPv6ExtHdrHopByHop,
+    PadN,
 )
 from scapy.layers.ipsec import AH
 from scapy.packet import Raw
@@ -45,6 +46,9 @@ def checked4(packet: bytes | None) -> Any:
     rebuilt = IP(bytes(again))
     assert (parsed.chksum, parsed[ICMP].chksum) == (rebuilt.chksum, rebuilt[ICMP].chksum)
     assert parsed.len == len(packet)
+    # Whole, with the precedence of RFC 1812 section 4.3.2.5, and for more hops than one.
+    assert (parsed.version, parsed.ihl, parsed.tos, parsed.ttl) == (4, 5, 0xC0, 64)
+    assert (parsed.id, parsed.flags, parsed.frag) == (0, 0, 0)
     return parsed
 
 
@@ -56,6 +60,7 @@ def checked6(packet: bytes | None) -> Any:
     del again.payload.cksum
     assert parsed.payload.cksum == IPv6(bytes(again)).payload.cksum
     assert parsed.plen == len(packet) - 40
+    assert (parsed.version, parsed.tc, parsed.fl, parsed.hlim) == (6, 0, 0, 64)
     return parsed
 
 
@@ -64,6 +69,7 @@ def test_unreachable_ipv4_comes_from_the_destination_and_quotes_the_packet() -> 
     error = checked4(icmp.unreachable(packet))
     assert (error.src, error.dst) == (THERE4, HERE4)
     assert (error[ICMP].type, error[ICMP].code) == (3, 1)
+    assert bytes(error[ICMP])[4:8] == bytes(4), "unused"
     assert error[IPerror].dst == THERE4
     assert (error[TCPerror].sport, error[TCPerror].dport) == (1234, 80)
     assert bytes(error[ICMP].payload) == packet
@@ -74,6 +80,7 @@ def test_unreachable_ipv6_comes_from_the_destination_and_quotes_the_packet() -> 
     error = checked6(icmp.unreachable(packet))
     assert (error.src, error.dst) == (THERE6, HERE6)
     assert (error[ICMPv6DestUnreach].type, error[ICMPv6DestUnreach].code) == (1, 3)
+    assert bytes(error[ICMPv6DestUnreach])[4:8] == bytes(4), "unused"
     assert bytes(error[IPerror6]) == packet
 
 
@@ -135,6 +142,10 @@ def test_as_much_is_quoted_as_fits_1280_bytes(size: int) -> None:
             id="error behind options 6",
         ),
         pytest.param(
+            ipv6(IPv6ExtHdrDestOpt(options=[PadN(optdata=bytes(12))]) / ICMPv6DestUnreach()),
+            id="error behind longer options 6",
+        ),
+        pytest.param(
             ipv6(AH(nh=58, payloadlen=4, icv=bytes(12)) / ICMPv6DestUnreach()),
             id="error behind AH 6",
         ),
@@ -160,9 +171,17 @@ def test_no_error_is_sent_about(packet: bytes) -> None:
     [
         pytest.param(ipv4(ICMP(type=8), flags="DF"), id="echo"),
         pytest.param(ipv4(UDP(), flags="DF+MF"), id="first fragment"),
+        pytest.param(ipv4(Raw(b""), proto=17, flags="DF"), id="a header and no more"),
+        pytest.param(
+            ipv4(Raw(b""), proto=17, flags="DF", options=[IPOption_NOP()] * 4), id="options"
+        ),
         pytest.param(ipv6(ICMPv6EchoRequest()), id="echo 6"),
         pytest.param(ipv6(IPv6ExtHdrFragment(offset=0, m=1) / UDP()), id="first fragment 6"),
         pytest.param(ipv6(IPv6ExtHdrHopByHop() / ICMPv6EchoRequest()), id="options 6"),
+        pytest.param(
+            ipv6(IPv6ExtHdrDestOpt(options=[PadN(optdata=bytes(12))]) / ICMPv6EchoRequest()),
+            id="longer options 6",
+        ),
         pytest.param(ipv6(AH(nh=58, payloadlen=4, icv=bytes(12)) / ICMPv6EchoRequest()), id="AH 6"),
     ],
 )

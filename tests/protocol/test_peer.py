@@ -168,6 +168,15 @@ def test_without_an_endpoint_packets_are_dropped_and_counted(pair: Pair) -> None
     assert pair.b.peer.deadline() is None
 
 
+def test_a_session_with_a_peer_that_is_nowhere_sends_nothing_and_says_so(connected: Pair) -> None:
+    node, sent = connected.a, len(connected.a.sent)
+    node.peer.endpoint = None  # as a successor finds it that nobody told
+    connected.send(node, ipv4_packet())
+    connected.run(60.0)
+    assert node.drops == {DropReason.NO_ENDPOINT: 1}
+    assert len(node.sent) == sent
+
+
 def test_without_a_private_key_packets_are_dropped_and_counted(pair: Pair) -> None:
     pair.a.peer.set_identity(None, pair.now)
     pair.send(pair.a, ipv4_packet())

@@ -70,6 +70,9 @@ def test_giving_up_is_not_for_good(pair: Pair) -> None:
     pair.intercept = swallow
     pair.send(pair.a, ipv4_packet())
     pair.run(300.0)
+    pair.send(pair.a, ipv4_packet())
+    pair.run(300.0)
+    assert len(initiations(pair.a)) == 2 * MAX_TIMER_HANDSHAKES, "as often as the first time"
     pair.intercept = None
     pair.send(pair.a, ipv4_packet(b"again"))
     pair.run(1.0)
