@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,3 +36,10 @@ def asking(path: Path, server: str, place: str, start: str) -> Iterator[None]:
 def asking_gateway(path: Path, interface: str) -> contextlib.AbstractContextManager[None]:
     """Do so for one of the sockets of the interface's gateway."""
     return asking(path, "gateway", interface, f"wgmp supervise {interface}")
+
+
+def is_left_over(path: Path) -> bool:
+    """Return whether the Unix socket at `path` was left by one that was killed."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(str(path)) == errno.ECONNREFUSED

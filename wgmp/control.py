@@ -18,7 +18,6 @@ The gateway's side is `control_server.py`.
 from __future__ import annotations
 
 import contextlib
-import errno
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from typing import Annotated, BinaryIO
 import msgspec
 
 from wgmp import system
-from wgmp.asking import asking_gateway
+from wgmp.asking import asking_gateway, is_left_over
 from wgmp.errors import ConfigError, ControlError
 from wgmp.events import AnyEvent
 from wgmp.logs import LogLevel
@@ -182,14 +181,7 @@ def _line(answer: BinaryIO) -> bytes:
 
 def running_interfaces() -> list[str]:
     """Return the interfaces that have a gateway, sorted."""
-    return sorted(path.stem for path in DIRECTORY.glob("*.sock") if not _is_left_over(path))
-
-
-def _is_left_over(path: Path) -> bool:
-    """Return whether the gateway that listened at `path` was killed."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)
-        return probe.connect_ex(str(path)) == errno.ECONNREFUSED
+    return sorted(path.stem for path in DIRECTORY.glob("*.sock") if not is_left_over(path))
 
 
 def choose_interface(given: str | None) -> str:

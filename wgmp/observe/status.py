@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from wgmp.asking import asking_gateway
+from wgmp.asking import asking_gateway, is_left_over
 from wgmp.errors import ControlError
 from wgmp.keys import public_key_of, to_base64
 from wgmp.uapi_server import socket_path
@@ -50,8 +50,9 @@ class DeviceStatus(msgspec.Struct):
 
 
 def interfaces() -> list[str]:
-    """Return the interfaces that have a UAPI socket, sorted."""
-    return sorted(path.stem for path in socket_path("any").parent.glob("*.sock"))
+    """Return the interfaces at whose UAPI sockets somebody listens, sorted."""
+    sockets = socket_path("any").parent.glob("*.sock")
+    return sorted(path.stem for path in sockets if not is_left_over(path))
 
 
 def runs(interface: str) -> bool:
