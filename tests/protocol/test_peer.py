@@ -431,6 +431,14 @@ def test_a_started_peer_sends_its_persistent_keepalive_at_once(connected: Pair) 
     assert connected.b.packets == [ipv4_packet(b"up")]
 
 
+def test_a_started_peer_without_a_persistent_keepalive_stays_silent(pair: Pair) -> None:
+    pair.act(pair.a, pair.a.peer.stop())
+    pair.act(pair.a, pair.a.peer.start(pair.now))
+    assert pair.a.peer.deadline() is None
+    pair.run(100.0)
+    assert pair.a.sent == []
+
+
 def test_close_gives_everything_back(pair: Pair) -> None:
     pair.connect()
     pair.run(181.0)
