@@ -19,6 +19,7 @@ import pytest
 
 from wgmp import doctor, shm, superpackets, tunpair
 from wgmp.doctor import Check, State
+from wgmp.sandbox import Sandbox
 
 STATUS = "Name:\tpython\nCapInh:\t0000000000000000\nCapEff:\t{:016x}\n"
 CPUINFO = "processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\nflags\t\t: fpu sse2 {}\n"
@@ -153,6 +154,59 @@ def test_small_socket_buffers_are_told_but_do_not_stop_a_gateway() -> None:
     assert doctor.can_run([small])
     assert "net.core.rmem_max" in small.remedy
     assert doctor.judge_buffers("IPv4", 7 << 20, 7 << 20).remedy == ""
+
+    assert "net.core.wmem_max" in doctor.judge_buffers("IPv4", 7 << 20, 212_992).remedy
+    assert "7168 KiB in and 208 KiB out" in doctor.judge_buffers("IPv4", 7 << 20, 212_992).detail
+
+
+@pytest.mark.parametrize(
+    ("limits", "state", "detail", "remedy"),
+    [
+        (
+            Sandbox(True, "nobody", 65534, 65534, True, 4),
+            State.OK,
+            "user nobody, no capabilities, seccomp, landlock 4",
+            "",
+        ),
+        (
+            Sandbox(True, "", seccomp=True, landlock=1),
+            State.MISSING,
+            "the supervisor's user, no capabilities, seccomp, landlock 1; without another user",
+            "run as root",
+        ),
+        (
+            Sandbox(True, "nobody", 65534, 65534),
+            State.MISSING,
+            "user nobody, no capabilities; without seccomp, landlock",
+            "a newer kernel has it",
+        ),
+    ],
+)
+def test_what_a_sandbox_lacks_is_told_and_stops_no_gateway(
+    limits: Sandbox, state: State, detail: str, remedy: str
+) -> None:
+    check = doctor.check_sandbox(limits)
+    assert (check.state, check.detail, check.remedy) == (state, detail, remedy)
+    assert doctor.can_run([check])
+
+
+def test_sockets_that_cannot_be_had_stop_a_gateway() -> None:
+    code = (
+        "import resource as r; from wgmp import doctor\n"
+        "r.setrlimit(r.RLIMIT_NOFILE, (3, 3)); check = doctor.check_sockets()\n"
+        "print(check, doctor.can_run([check]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert done.stdout.startswith("missing  UDP sockets: Too many open files -> allow them")
+    assert done.stdout.endswith(" False\n")
+
+
+def test_sockets_of_both_families_are_closed_again() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    check = doctor.check_sockets()
+    assert (check.state, check.needed) == (State.OK, True)
+    assert check.detail.startswith("IPv4")
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_missing_tool_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
