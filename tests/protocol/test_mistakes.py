@@ -10,7 +10,14 @@ import pytest
 from wgmp.protocol import messages
 from wgmp.protocol.allowedips import AllowedIPs
 from wgmp.protocol.messages import Initiation, MessageType
-from wgmp.protocol.outcome import Drop, DropReason, Endpoint, SendDatagram, WritePacket
+from wgmp.protocol.outcome import (
+    Drop,
+    DropReason,
+    Endpoint,
+    SendDatagram,
+    SessionExpired,
+    WritePacket,
+)
 from wgmp.protocol.ratelimiter import RateLimiter
 
 from .pair import PEER, STRANGER, Node, Pair, ipv4_packet
@@ -35,6 +42,33 @@ def test_the_15_second_timer_runs_from_the_first_unanswered_packet(connected: Pa
         connected.run(1.0)
     initiations = connected.a.of_kind(MessageType.INITIATION)
     assert 15.0 <= initiations[0].at - start <= 15.334
+
+
+def test_an_initiation_is_a_sign_of_life_and_stops_the_15_second_timer(connected: Pair) -> None:
+    connected.intercept = lambda node, datagram: (
+        messages.message_type(datagram) is MessageType.TRANSPORT
+    )
+    connected.send(connected.a, ipv4_packet())
+    connected.run(12.0)
+    connected.act(connected.b, connected.b.peer.begin_handshake(connected.now))
+    connected.run(30.0)
+    assert connected.b.completed == [True]
+    assert connected.a.of_kind(MessageType.INITIATION) == []
+
+
+def test_after_a_long_sleep_old_keys_do_not_take_the_new_handshake_along(
+    connected: Pair,
+) -> None:
+    """Suspended for longer than keys are kept: all timers are due at once."""
+    connected.act(connected.a, connected.a.peer.set_keepalive(25, connected.now))
+    connected.run(30.0)
+    connected.now += 1000.0
+    connected.run(1.0)
+    assert connected.a.told == [SessionExpired()]
+    assert connected.a.completed == [True]
+    connected.send(connected.a, ipv4_packet(b"awake"))
+    connected.run(1.0)
+    assert connected.b.packets == [ipv4_packet(b"awake")]
 
 
 def test_receiving_long_ago_is_no_reason_for_a_handshake(connected: Pair) -> None:

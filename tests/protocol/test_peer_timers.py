@@ -350,6 +350,7 @@ def test_what_is_left_of_failed_handshakes_is_forgotten_too(pair: Pair) -> None:
     pair.run(540.0)
     assert not pair.a.indices.held
     assert pair.a.peer.deadline() is None
+    assert pair.a.told == [HandshakeGivenUp()], "no session expired, for there was none"
 
 
 def test_wiped_peers_make_a_session_again(connected: Pair) -> None:
