@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -17,13 +18,29 @@ from wgmp.sessions import SessionMemory
 from wgmp.shm import PAGE_BYTES, LastingMemory, Segment
 from wgmp.topology import Shape, build
 
+# What earlier tests have left mapped.
+_left: set[str] = set()
 
-def mapped(name: str) -> list[str]:
-    """Return the flags (proc(5), VmFlags) of each mapping of this process that has the name."""
+
+def _mappings() -> dict[str, str]:
+    """Return every mapping of this process: what smaps says of it, by its first line."""
     text = Path("/proc/self/smaps").read_text()
     blocks = re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", text)
-    found = [block for block in blocks if f"/memfd:{name} " in block.partition("\n")[0]]
-    return [re.findall(r"VmFlags: (.*)", block)[0] for block in found]
+    return {block.partition("\n")[0]: block for block in blocks}
+
+
+@pytest.fixture(autouse=True)
+def _of_earlier_tests() -> None:
+    gc.collect()
+    _left.clear()
+    _left.update(_mappings())
+
+
+def mapped(name: str) -> list[str]:
+    """Return the flags (proc(5), VmFlags) of each mapping of that name that is this test's."""
+    found = [block for line, block in _mappings().items() if f"/memfd:{name} " in line]
+    mine = [block for block in found if block.partition("\n")[0] not in _left]
+    return [re.findall(r"VmFlags: (.*)", block)[0] for block in mine]
 
 
 def in_child(question: Callable[[], bool]) -> bool:
