@@ -106,3 +106,16 @@ def test_a_gateway_that_does_not_stop_is_killed(site: Site) -> None:
     assert site.interface not in site.space.links()
     assert site.traces()["files"] == ["control.sock"]
     assert "home: running" in site.wgmp("connect", "home").stdout
+
+
+def test_ctrl_c_on_the_agents_terminal_takes_its_networks_down_in_order(site: Site) -> None:
+    told = site.directory / "told"
+    hook = f"pre_down = ['sleep 0.5; ip -br link show %i > {told}']"
+    site.start(site.head(run_hooks="true"), site.home(hook))
+    site.wait_for_state("running")
+    assert site.process is not None
+    os.killpg(os.getpgid(site.process.pid), signal.SIGINT)  # to all there is on the terminal
+    assert site.process.wait(15) == 0
+    assert told.read_text().startswith(site.interface), "the gateway has not heard it"
+    assert "failed" not in site.log.read_text()
+    assert site.traces()["files"] == []
