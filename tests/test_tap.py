@@ -127,6 +127,9 @@ def test_a_copy_knows_its_peer_and_why_it_was_dropped() -> None:
     note = captured.note
     assert (note.peer, note.reason, note.dropped) == (3, DropReason.BAD_MAC1, 1)
     assert captured.packets == [wire_packet(DATAGRAM, HERE, 51820, False, 0)]
+    see(bench.tap, peer=NOBODY)
+    (captured,) = reader.poll(everything=True)
+    assert (captured.note.peer, captured.note.reason, captured.note.dropped) == (NOBODY, 0, 0)
 
 
 def test_a_key_is_wiped_from_the_ring_when_it_is_read() -> None:
