@@ -1,7 +1,8 @@
 """Run wgmp so that something happens in the middle of its taking over: MOMENT, WHAT.
 
 MOMENT: "started", before it says so; "held", when it has the estate and its processes; "prepared",
-when it has said that; "left", when those before have ended; "serving", when its own have begun.
+when it has said that; "left", when those before have ended; "serving", when its own have begun and
+the old supervisor is about to hear it.
 WHAT: "old", "new" or "both" get SIGTERM; at a path a file is made, with ".here" behind it, and one
 with ".go" is waited for.
 """
@@ -21,7 +22,7 @@ moment, what = sys.argv[1:3]
 del sys.argv[1:3]
 old, new = os.getppid(), os.getpid()
 moments = iter(["started", "held", "prepared", "left", "serving"])
-give_way = succession.Predecessor.give_way
+give_way, go = succession.Predecessor.give_way, succession.Predecessor.go
 
 
 def pass_moment() -> None:
@@ -43,8 +44,14 @@ async def prepared(predecessor: succession.Predecessor) -> bool:
     return await give_way(predecessor)
 
 
+async def serving(predecessor: succession.Predecessor) -> None:
+    """Pass the moment before it says so."""
+    pass_moment()
+    await go(predecessor)
+
+
 async def receive(sock: socket.socket) -> estate.Message | None:
-    """Receive what comes when it has prepared, and when its processes serve."""
+    """Receive the answer to its being prepared, and whatever comes later."""
     pass_moment()
     message = await estate.receive(sock)
     pass_moment()
@@ -53,5 +60,6 @@ async def receive(sock: socket.socket) -> estate.Message | None:
 
 pass_moment()
 succession.Predecessor.give_way = prepared  # type: ignore[method-assign]
+succession.Predecessor.go = serving  # type: ignore[method-assign]
 succession.receive = receive
 sys.exit(cli.main())
