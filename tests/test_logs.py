@@ -136,6 +136,7 @@ def test_lines_of_one_pattern_are_limited_and_the_rest_is_counted(
     assert len(written.getvalue().splitlines()) == 21
     now[0] += 6
     logs.report_suppressed()
+    assert len(written.getvalue().splitlines()) == 22, "told without a further line"
     log.warning("number %d", 51)
     told, again = written.getvalue().splitlines()[21:]
     assert told.endswith("30 more lines like this were suppressed: number %d")

@@ -87,6 +87,15 @@ class Agent:
                 return api.Listing(networks=self.networks)
             case api.Reload():
                 return self.reloaded
+            case api.Subscribe():
+                event = api.NetworkChanged(network="home", interface="wg0", state=State.RUNNING)
+                event.time, event.source = CHANGED_AT, "home"
+                loop = asyncio.get_running_loop()
+                loop.call_later(0.05, self.server.publish, event)
+                loop.call_later(0.1, self.server.stop)
+                return api.Listing(networks=self.networks)
+            case api.Status(network="crowded"):
+                raise RefusedError(api.Refusal(code="too_many", message="others need it"))
             case api.Stop():
                 asyncio.get_running_loop().call_later(0.05, self.server.stop)
                 return {}
@@ -179,6 +188,21 @@ def test_a_name_that_is_no_network_is_taken_for_an_interface(
     assert main(["status", "nosuch0"]) == 1
     assert "no gateway runs on nosuch0" in capsys.readouterr().err
     assert isinstance(agent.asked[0], api.Status)
+
+
+def test_a_refusal_of_another_kind_is_told_and_no_interface_is_looked_for(
+    agent: Agent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", "crowded"]) == 1
+    assert capsys.readouterr() == ("", "wgmp: others need it\n")
+
+
+def test_events_are_told_until_the_agent_ends(
+    agent: Agent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["agent", "events"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == f"{SINCE}.000 home: home is running"
 
 
 def test_a_reload_says_what_it_did_and_fails_when_part_of_it_did(
