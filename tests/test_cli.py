@@ -145,7 +145,13 @@ def test_who_has_read_enough_and_ctrl_c_end_it_without_a_word() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     for command in ("man", "genkey"):
-        done = subprocess.run([*WGMP, command], stdout=writer, stderr=subprocess.PIPE, timeout=30)
+        done = subprocess.run(
+            [*WGMP, command],
+            env={**os.environ, "PYTHONUNBUFFERED": ""},
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            timeout=30,
+        )
         assert (done.returncode, done.stderr) == (1, b"")
     os.close(writer)
     code = (
