@@ -58,7 +58,7 @@ impl DatagramIntake {
     /// Returns whether something may be left to receive, and the handshake messages, for Python
     /// to decide. Raises OSError when a socket is unusable.
     fn burst(&mut self, py: Python<'_>) -> PyResult<(bool, Vec<Message>)> {
-        let more = self.fill(py)?;
+        let more = self.fill(py, |_| true)?;
         Ok((more, std::mem::take(&mut self.messages)))
     }
 
@@ -80,15 +80,17 @@ impl DatagramIntake {
         self.sockets.contains(&descriptor)
     }
 
-    /// Receive and publish a burst; return whether something may be left to receive.
-    pub fn fill(&mut self, py: Python<'_>) -> io::Result<bool> {
+    /// Receive a burst from each socket that is `ready` and publish it; return whether something may
+    /// be left to receive.
+    pub fn fill(&mut self, py: Python<'_>, ready: impl Fn(i32) -> bool) -> io::Result<bool> {
         // Which one begins changes, so that neither starves the other.
         let first = 1.min(self.sockets.len());
         self.sockets.rotate_left(first);
         let mut outcome = Ok(());
         let mut drained = 0;
         for number in 0..self.sockets.len() {
-            match self.drain(py, self.sockets[number]) {
+            let descriptor = self.sockets[number];
+            match if ready(descriptor) { self.drain(py, descriptor) } else { Ok(true) } {
                 Ok(true) => drained += 1,
                 Ok(false) => {}
                 Err(error) => outcome = Err(error),

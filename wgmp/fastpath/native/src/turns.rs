@@ -255,7 +255,8 @@ impl Part {
                 if !events.iter().any(|event| intake.reads(event.0)) {
                     return Ok(Step::Done);
                 }
-                let more = intake.fill(py);
+                let ready = |descriptor| events.iter().any(|event| event.0 == descriptor);
+                let more = intake.fill(py, ready);
                 let python = more.is_err() || intake.has_messages();
                 Ok(read(events, |descriptor| intake.reads(descriptor), more.ok(), python))
             }
