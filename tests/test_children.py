@@ -115,10 +115,11 @@ def test_a_gateway_whose_processes_keep_dying_stops_and_says_why() -> None:
     async def scene(home: Home) -> None:
         for _ in range(10):
             home.children.deaths.died(NAME, 0.0)
-        os.kill(home.living.pid, signal.SIGKILL)
+        os.kill(home.living.pid, signal.SIGSEGV)
         while home.failure is None:
             await asyncio.sleep(0.01)
-        assert str(home.failure) == f"{NAME} {KILLED}, for the 11th time in a row: giving up"
+        crashed = "was killed by SIGSEGV"
+        assert str(home.failure) == f"{NAME} {crashed}, for the 11th time in a row: giving up"
 
     play(scene)
 

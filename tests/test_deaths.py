@@ -43,3 +43,18 @@ def test_the_next_generation_goes_on_with_the_books() -> None:
     deaths.died("worker0", YOUNG_S)
     deaths.open_books(["worker0", "worker2"])
     assert deaths.restarts == {"worker0": 1, "worker1": 0, "worker2": 0}
+
+
+def test_whoever_is_killed_again_and_again_has_a_successor_at_once_and_ever() -> None:
+    deaths = _books()
+    assert {deaths.died("worker0", YOUNG_S, killed=True) for _ in range(50)} == {0.0}
+    assert deaths.in_a_row["worker0"] == 0
+    assert deaths.restarts["worker0"] == 50
+
+
+def test_those_killed_as_soon_as_they_begin_wait_and_are_never_given_up() -> None:
+    deaths = _books()
+    delays = [deaths.died("worker0", 0.0, killed=True) for _ in range(50)]
+    assert delays[:4] == [0.0, 0.1, 0.2, 0.4]
+    assert set(delays[10:]) == {5.0}
+    assert deaths.in_a_row["worker0"] == 50

@@ -36,7 +36,8 @@ class Child:
     """A running role process. `end` is readable when it has ended; `control` carries reports.
 
     `ready`: it has said that it has all it needs. `started`: it has, or has ended; `drained`: it
-    reads nothing more, or has ended; `ended`: it has been reaped, and `ended_in_order`, or not.
+    reads nothing more, or has ended; `ended`: it has been reaped, and `ended_in_order`, or was
+    `killed` by somebody else, or neither.
     `started_at`: boot time. `hung_s`: how long its loop had not turned when it was found to
     hang, else None. `failure`: why it could not start or go on, in its words, "" for nothing said.
     `_trace`: a file in memory, where it writes its stack when a signal ends it.
@@ -51,11 +52,12 @@ class Child:
         self.started = asyncio.Event()
         self.drained = asyncio.Event()
         self.ended = asyncio.Event()
-        self.ended_in_order = False
+        self.ended_in_order = self.killed = False
         self.started_at = system.boottime()
         self.hung_s: float | None = None
         self.failure = ""
         self._trace = trace
+        self._condemned = False
         self._queue: deque[tuple[bytes, list[int]]] = deque()
 
     def send(self, messages: Iterable[bytes], descriptors: list[int]) -> bool:
@@ -110,6 +112,7 @@ class Child:
 
     def kill(self) -> None:
         """End the process at once."""
+        self._condemned = True
         self._signal(signal.SIGKILL)
 
     def abort(self) -> None:
@@ -132,6 +135,7 @@ class Child:
         self._forget_queue()
         how = "" if self.hung_s is None else f"did not turn its loop for {self.hung_s:.1f} s and "
         self.ended_in_order = not code and not how
+        self.killed = code == -signal.SIGKILL and not self._condemned
         for event in (self.started, self.drained, self.ended):
             event.set()
         if code >= 0:

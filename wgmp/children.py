@@ -175,7 +175,7 @@ class Children:
             said = f"cannot start: {child.failure}" if child.failure else ""
             self._parent.stop(RoleError(f"{name} {said or f'{how} before it was ready'}"))
             return
-        self._succeed(child.row, how, boottime() - child.started_at)
+        self._succeed(child.row, how, boottime() - child.started_at, child.killed)
 
     def _is_starting(self, child: Child) -> bool:
         """Tell whether a process is the first of its name, and has not come up yet."""
@@ -183,9 +183,9 @@ class Children:
         first = self.living.get(name) is child and not self.deaths.restarts[name]
         return first and not child.ready
 
-    def _succeed(self, row: ProcessRow, how: str, age_s: float) -> None:
+    def _succeed(self, row: ProcessRow, how: str, age_s: float, killed: bool = False) -> None:
         """Let a successor come, or give up. `how` the last one ended, `age_s` old, in words."""
-        delay_s = self.deaths.died(row.name, age_s)
+        delay_s = self.deaths.died(row.name, age_s, killed)
         if delay_s is None:
             count = self.deaths.in_a_row[row.name]
             failure = RoleError(f"{row.name} {how}, for the {count}th time in a row: giving up")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -44,3 +45,15 @@ def test_a_killed_role_is_replaced_and_the_transfer_ends_intact(
 
 def _successor(gateway: Gateway, name: str) -> int:
     return wait_for(lambda: gateway.role_pids().get(name, 0), 5, f"{name} has a successor")
+
+
+def test_one_process_killed_again_and_again_takes_nothing_with_it(tunnel: MakeTunnel) -> None:
+    ends = tunnel("wgmpd", "wireguard-go", topology="compact")
+    assert ends.left.ping(ends.right.inner4)
+    sessions = ends.left.total("handshakes_completed")
+    for _ in range(15):
+        os.kill(_successor(ends.left, "gateway"), signal.SIGKILL)
+        assert ends.left.ping(ends.right.inner4)
+        time.sleep(0.4)  # somebody who kills what has hardly begun is believed less
+    assert ends.left.total("handshakes_completed") == sessions
+    assert sum(process["restarts"] for process in ends.left.stats()["processes"]) == 15
