@@ -272,3 +272,12 @@ def test_rubbish_in_a_ring_is_counted_and_never_leaves_it() -> None:
             while ring.reader.peek() is not None:
                 ring.reader.release()
     assert native.opened.take() == []
+
+
+def test_an_extension_with_other_numbers_or_no_version_is_from_other_sources() -> None:
+    from wgmp.fastpath.native.agreement import disagreements, expected
+
+    ours = expected()
+    assert disagreements(ours) == []
+    assert disagreements({}) == ["interface.VERSION"]
+    assert disagreements(ours | {"ring.HEAD": 9, "ring.NEW": 1}) == ["ring.HEAD", "ring.NEW"]

@@ -225,8 +225,7 @@ class Configuration:
     def _random(self, peer: int, count: int) -> bytes:
         """Return random bytes for a peer; a key log that was asked for needs those that are a
         handshake's ephemeral private key."""
-        drawn = os.urandom(count)
-        tap = self._tap
+        drawn, tap = os.urandom(count), self._tap
         if count == KEY_SIZE and tap is not None and tap.wants(Point.SECRET, peer):
             tap.secret(drawn, peer)
         return drawn

@@ -3,6 +3,11 @@
 //! The tables themselves are in the Python modules named here. `layout_table` hands these numbers to
 //! Python, which compares every one with its own before it uses this crate.
 
+/// wgmp/fastpath/native/agreement.py: one more with every change to what Python calls here.
+pub mod interface {
+    pub const VERSION: usize = 1;
+}
+
 /// wgmp/ring.py: words of a ring's header, and where its slots begin.
 pub mod ring {
     pub const MAGIC_VALUE: u64 = 0x676E_6972_5F70_6D77;
@@ -120,6 +125,7 @@ macro_rules! table {
 }
 
 table!(
+    interface::VERSION,
     ring::MAGIC_VALUE,
     ring::VERSION_VALUE,
     ring::SLOTS,
