@@ -87,7 +87,7 @@ ORDERS: dict[str, Callable[[Rig], Order]] = {
     "the link is down": lambda rig: SetLink(False, 1420),
     "the MTU changes": lambda rig: SetLink(True, 1280),
     "another key": lambda rig: SetPrivateKey(os.urandom(32)),
-    "no key": lambda rig: SetPrivateKey(None),
+    "no key": lambda rig: SetPrivateKey(b""),
     "another endpoint": _move,
     "the peer is removed": lambda rig: RemovePeer(1),
     "sources are forgotten": lambda rig: ForgetSources(),
