@@ -10,9 +10,12 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import msgspec
 import uvloop
@@ -108,6 +111,7 @@ def _run(
     predecessor: Predecessor | None = None,
 ) -> int:
     memory.keep_out_of_dumps()
+    signal.signal(signal.SIGTERM, _told_to_stop)  # until the supervisor hears it
     options = with_interface(options, os.environ)
     given = options.tun_fd
     interface = options.interface if given is None else name_of(given)
@@ -155,6 +159,11 @@ def _run(
                 runner.run(link.take_down(interface, run, journal))
     log.info("%s is down", interface)
     return 0
+
+
+def _told_to_stop(number: int, frame: FrameType | None) -> NoReturn:
+    """Undo what has been done: it may be waiting for a name to resolve, or a hook to end."""
+    raise WgmpError("told to stop before it was up")
 
 
 def _serve(
