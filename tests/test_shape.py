@@ -159,6 +159,24 @@ def test_sizes_are_measured(tmp_path: Path) -> None:
     assert "longest functions on the packet path: 62 lines, wgmp.ring.long" in report
 
 
+def test_the_files_on_a_packets_way_are_counted(tmp_path: Path) -> None:
+    reference = (
+        "from wgmp.fastpath.tun import Intake as packet_intake\n"
+        "from wgmp.fastpath.sealing import Sealer\n"
+        "def sealer() -> Sealer:\n    '''Seal.'''\n    return Sealer()\n"
+    )
+    changes = {
+        "wgmp/fastpath/reference.py": reference,
+        "wgmp/worker/transport.py": "def f(path) -> None:\n    '''F.'''\n    path.sealer()\n",
+        "wgmp/worker/timers.py": "",
+        "wgmp/roles/tun_reader.py": "",
+        "wgmp/roles/worker.py": "from wgmp.worker import timers, transport\nWorker = transport\n",
+    }
+    _, report = shape(tmp_path, changes)
+    way = "roles.tun_reader, fastpath.tun, roles.worker, worker.transport, fastpath.sealing"
+    assert f"files a packet passes from the TUN to UDP: 5 ({way})" in report
+
+
 def test_unannotated_functions_are_counted(tmp_path: Path) -> None:
     half = "def a(x: int) -> int:\n    '''A.'''\ndef b(x) -> int:\n    '''B.'''\n"
     _, report = shape(tmp_path, {"wgmp/ring.py": half})
