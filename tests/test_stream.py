@@ -26,6 +26,10 @@ LABELS = [
 Told = list[tuple[Label, list[bytes]]]
 
 
+# Nobody sleeps behind the rings. One for all: each has a descriptor.
+BELL = Doorbell(Segment("bells", 64), 0)
+
+
 @dataclass
 class End:
     """A stream into a ring of a few slots, its counters, and whoever reads the ring."""
@@ -35,9 +39,8 @@ class End:
 
     def __post_init__(self) -> None:
         segment = create_ring("stream", self.slots, PAYLOAD_OFFSET + PAYLOAD_BYTES)
-        bell = Doorbell(Segment("bells", 64), 0)
         self.reader = RingReader(segment)
-        self.stream = RecordStream(RingWriter(segment, bell), self.counters)
+        self.stream = RecordStream(RingWriter(segment, BELL), self.counters)
 
     def read(self) -> Told:
         """Return the records that wait, by label, and give their slots back."""
