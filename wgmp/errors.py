@@ -89,7 +89,12 @@ class ControlError(WgmpError):
 
 def unexpected(error: Exception) -> str:
     """Describe an error that is wgmp's own, with where it was raised, in one line."""
+    return f"internal error: {with_place(error)}"
+
+
+def with_place(error: Exception) -> str:
+    """Return an error's type and text, and the file and line where it was raised, in one line."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{os.path.basename(place.filename)}:{place.lineno}"
     text = " ".join(str(error).split())
-    return f"internal error: {type(error).__name__}: {text} ({where})"
+    return f"{type(error).__name__}: {text} ({where})"

@@ -14,7 +14,6 @@ from __future__ import annotations
 import faulthandler
 import gc
 import logging
-import os
 import select
 import signal
 import socket
@@ -24,6 +23,7 @@ from functools import partial
 
 from wgmp import logs, system
 from wgmp.counters import Counter
+from wgmp.errors import with_place
 from wgmp.events import AnyEvent, Outbox
 from wgmp.fastpath.interface import FastPath
 from wgmp.interest import Interest, is_broken
@@ -86,9 +86,7 @@ def run(
         loop.run()
     except Exception as error:
         log.debug("%s", traceback.format_exc())
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{os.path.basename(place.filename)}:{place.lineno}"
-        _report(control, Failed(f"{type(error).__name__}: {error} ({where})"))
+        _report(control, Failed(with_place(error)))
         return 1
     return 0
 

@@ -29,6 +29,7 @@ pub mod lease;
 pub mod memory;
 pub mod open;
 pub mod packet;
+pub mod part;
 pub mod receive;
 pub mod record;
 pub mod ring;
