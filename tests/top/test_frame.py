@@ -59,8 +59,17 @@ def test_the_heading_tells_of_handshakes_load_and_the_three_commonest_drops() ->
     )
     after.handshakes.under_load, after.workers_count = True, 2
     title = shown(before, after)[0]
-    assert title.endswith("  UNDER LOAD")
+    assert title.startswith("wg0  UNDER LOAD: wgmp ")
     assert ", 2 workers, " in title
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_long_name_and_a_long_life_cut_off_neither_load_nor_pause(width: int) -> None:
+    after = snapshot(3.0, [])
+    after.interface, after.shape, after.workers_count = "a" * 15, "pipeline", 16
+    after.uptime_s, after.handshakes.under_load = 119.0, True
+    title = shown(after, after, width=width, view=View(paused=True))[0]
+    assert title.startswith("aaaaaaaaaaaaaaa  UNDER LOAD  PAUSED: wgmp ")
 
 
 def pipeline(*loads: float) -> Snapshot:

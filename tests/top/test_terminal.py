@@ -12,6 +12,7 @@ from wgmp.top.terminal import keys_in
     [
         ("q", ["q"]),
         ("\x1b", ["escape"]),
+        ("\x1b q", ["escape", " ", "q"]),
         ("\x1b[A\x1b[6~x\r", ["up", "page down", "x", "enter"]),
         ("\x1b[3~", ["\x1b[3~"]),
         ("\x1b[1;5Ri", ["\x1b[1;5R", "i"]),

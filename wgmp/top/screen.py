@@ -66,14 +66,15 @@ class Frame:
         now, shakes = self.after, self.after.handshakes
         title = self._line()
         title.append(now.interface, style="bold")
-        title.append(
-            f": wgmp {now.version}, {now.shape}, {_workers(now)}, {now.fastpath}, "
-            f"port {now.listen_port}, up {age(now.uptime_s)}"
-        )
+        # Before what may be cut off.
         if shakes.under_load:
             title.append("  UNDER LOAD", style="bold red")
         if self.view.paused:
             title.append("  PAUSED", style="bold yellow")
+        title.append(
+            f": wgmp {now.version}, {now.shape}, {_workers(now)}, {now.fastpath}, "
+            f"port {now.listen_port}, up {age(now.uptime_s)}"
+        )
         lines = [title]
         for parts in (self._through(), self._events()):
             line = self._line()
