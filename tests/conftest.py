@@ -1,7 +1,8 @@
-"""What all tests share: the `root` marker, and namespaces that go away again."""
+"""What all tests share: the `root` marker; namespaces and terminals that go away again."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.terminal import MakeTerminal, Terminal
 from wgmp.errors import CommandError
 from wgmp.netns import Namespaces
 
@@ -43,3 +45,16 @@ def namespaces() -> Iterator[Namespaces]:
     """Give a test namespaces of its own, taken down after it."""
     with Namespaces() as world:
         yield world
+
+
+@pytest.fixture
+def terminal() -> Iterator[MakeTerminal]:
+    """Give `terminal(command, ...)`: a program in a terminal, ended after the test."""
+    with contextlib.ExitStack() as stack:
+
+        def make(*command: str) -> Terminal:
+            made = Terminal(*command)
+            stack.callback(made.close)
+            return made
+
+        yield make

@@ -48,6 +48,20 @@ def written(capsys: pytest.CaptureFixture[str]) -> Written:
     return Written(capsys)
 
 
+class Clock:
+    """The time that everybody is told, until it is changed."""
+
+    now = 1000.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock that is stepped by hand."""
+    made = Clock()
+    monkeypatch.setattr(time, "monotonic", lambda: made.now)
+    return made
+
+
 def test_a_text_line_has_time_level_process_and_message(written: Written) -> None:
     logs.set_up(LogLevel.ERROR, LogFormat.TEXT, {})
     log.info("not this")
@@ -121,10 +135,8 @@ def test_a_stream_that_is_not_the_journal_s_gets_no_priorities(written: Written)
 
 
 def test_lines_of_one_pattern_are_limited_and_the_rest_is_counted(
-    written: Written, monkeypatch: pytest.MonkeyPatch
+    written: Written, clock: Clock
 ) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     logs.set_up(LogLevel.ERROR, LogFormat.TEXT, {})
     for number in range(50):
         log.warning("number %d", number)
@@ -134,7 +146,7 @@ def test_lines_of_one_pattern_are_limited_and_the_rest_is_counted(
     assert lines[-1].endswith("something else")
     logs.report_suppressed()
     assert len(written.getvalue().splitlines()) == 21
-    now[0] += 6
+    clock.now += 6
     logs.report_suppressed()
     assert len(written.getvalue().splitlines()) == 22, "told without a further line"
     log.warning("number %d", 51)
@@ -144,14 +156,12 @@ def test_lines_of_one_pattern_are_limited_and_the_rest_is_counted(
 
 
 def test_a_flood_that_goes_on_is_told_of_in_each_window_and_begins_anew(
-    written: Written, monkeypatch: pytest.MonkeyPatch
+    written: Written, clock: Clock
 ) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     logs.set_up(LogLevel.ERROR, LogFormat.TEXT, {})
     for number in range(120):
         log.warning("number %d", number)
-        now[0] += 0.1
+        clock.now += 0.1
     told = [line.partition("]: ")[2] for line in written.getvalue().splitlines()]
     assert told == [
         *(f"number {number}" for number in range(20)),
@@ -163,22 +173,19 @@ def test_a_flood_that_goes_on_is_told_of_in_each_window_and_begins_anew(
 
 
 def test_a_line_that_is_no_flood_is_not_said_to_have_been_suppressed(
-    written: Written, monkeypatch: pytest.MonkeyPatch
+    written: Written, clock: Clock
 ) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     logs.set_up(LogLevel.ERROR, LogFormat.TEXT, {})
     for _ in range(20):
         log.warning("again")
-    now[0] += 6
+    clock.now += 6
     logs.report_suppressed()
     assert "suppressed" not in written.getvalue()
 
 
 def test_thousands_of_patterns_are_not_remembered_and_what_they_push_out_is_told(
-    written: Written, monkeypatch: pytest.MonkeyPatch
+    written: Written, clock: Clock
 ) -> None:
-    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
     logs.set_up(LogLevel.ERROR, LogFormat.TEXT, {})
     for _ in range(27):
         log.warning("a flood")
@@ -220,15 +227,11 @@ def test_the_level_can_be_changed_while_running(written: Written) -> None:
     assert "not this" not in written.getvalue()
 
 
-def test_a_slow_operation_is_told_with_its_time(
-    written: Written, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+def test_a_slow_operation_is_told_with_its_time(written: Written, clock: Clock) -> None:
     logs.set_up(LogLevel.INFO, LogFormat.JSON, {})
     for seconds in (0.2, 0.5):
         with logs.timed("a set request"):
-            now[0] += seconds
+            clock.now += seconds
     line = json.loads(written.getvalue())
     assert line["message"] == "slow: a set request took 0.50 s"
     assert line["took_s"] == 0.5

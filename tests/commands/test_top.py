@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
-import re
-import select
-import signal
-import struct
 import sys
-import termios
 import time
-from collections.abc import Iterator
 
 import pytest
 
+from tests.terminal import MakeTerminal, Terminal
 from wgmp import control
 from wgmp.cli import main
 from wgmp.counters import Counter
@@ -51,81 +43,12 @@ class Looks(Names):
         return {}
 
 
-class Terminal:
-    """A terminal of 80 columns in which `wgmp top` runs, in a process of its own."""
-
-    def __init__(self) -> None:
-        self.pid, self._ours = pty.fork()
-        if not self.pid:
-            command = [sys.executable, "-c", _TOP, str(control.DIRECTORY)]
-            # Without sizes: a library that reads lines has this process's set.
-            sizes = {"COLUMNS", "LINES"}
-            environment = {name: os.environ[name] for name in os.environ.keys() - sizes}
-            os.execve(sys.executable, command, environment | {"TERM": "xterm-256color"})
-        self.output = ""
-        self.code: int | None = None
-        self.resize(80)
-
-    def resize(self, columns: int) -> None:
-        """Have so many columns, and 24 lines."""
-        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-
-    def press(self, keys: str) -> None:
-        """Type keys; what was on the screen before them is forgotten."""
-        self._read()
-        self.output = ""
-        os.write(self._ours, keys.encode())
-
-    def _read(self) -> None:
-        while select.select([self._ours], [], [], 0.01)[0]:
-            try:
-                self.output += os.read(self._ours, 1 << 16).decode(errors="replace")
-            except OSError:  # it has ended
-                return
-
-    def shows(self, pattern: str) -> None:
-        """Wait until something is on the screen, apart from colours."""
-
-        def there() -> bool:
-            self._read()
-            return bool(re.search(pattern, re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.output)))
-
-        wait_for(there, LIMIT_S, f"{pattern!r} is shown, not {self.output[-1500:]!r}")
-
-    def ended(self) -> int:
-        """Wait for its end; return its exit code."""
-
-        def gone() -> bool:
-            self._read()
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.code = os.waitstatus_to_exitcode(status)
-            return bool(pid)
-
-        wait_for(gone, LIMIT_S, "it ends")
-        assert self.code is not None
-        return self.code
-
-    def echoes(self) -> bool:
-        """Whether the terminal shows what is typed, as it does before and after."""
-        return bool(termios.tcgetattr(self._ours)[3] & termios.ECHO)
-
-    def close(self) -> None:
-        """End it if it still runs."""
-        if self.code is None:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-        os.close(self._ours)
-
-
 @pytest.fixture
-def terminal(gateway: Served) -> Iterator[Terminal]:
+def top(gateway: Served, terminal: MakeTerminal) -> Terminal:
     """A terminal that shows the gateway."""
     gateway.names = Looks(gateway)
     gateway.peer(1, "10.0.0.2/32")
-    made = Terminal()
-    yield made
-    made.close()
+    return terminal(sys.executable, "-c", _TOP, str(control.DIRECTORY))
 
 
 def looks(gateway: Served) -> int:
@@ -135,41 +58,41 @@ def looks(gateway: Served) -> int:
 
 
 def test_figures_move_until_they_are_paused_and_after_that_again(
-    gateway: Served, terminal: Terminal
+    gateway: Served, top: Terminal
 ) -> None:
-    terminal.shows("25 a record")
-    terminal.press(" ")
-    terminal.shows("PAUSED")
+    top.shows("25 a record")
+    top.press(" ")
+    top.shows("PAUSED")
     before = looks(gateway)
     time.sleep(0.5)
     assert looks(gateway) == before
-    terminal.press(" ")
+    top.press(" ")
     wait_for(lambda: looks(gateway) > before + 2, LIMIT_S, "it goes on")
-    terminal.shows("25 a record")
-    assert not terminal.echoes()
-    terminal.press("q")
-    assert terminal.ended() == 0
-    assert terminal.echoes()
+    top.shows("25 a record")
+    assert not top.is_as_it_was()
+    top.press("q")
+    assert top.ended() == 0
+    assert top.is_as_it_was()
 
 
-def test_a_terminal_that_gets_wider_shows_more(terminal: Terminal) -> None:
-    terminal.shows("endpoint")
-    assert "received" not in terminal.output
-    terminal.resize(160)
-    terminal.output = ""
-    terminal.shows("received")
-    terminal.press("\x1b[B\x1b[5~/10.0.0.2\r")
-    terminal.shows("1 of 1 peers with '10.0.0.2'")
+def test_a_terminal_that_gets_wider_shows_more(top: Terminal) -> None:
+    top.shows("endpoint")
+    assert "received" not in top.output
+    top.resize(160)
+    top.output = ""
+    top.shows("received")
+    top.press("\x1b[B\x1b[5~/10.0.0.2\r")
+    top.shows("1 of 1 peers with '10.0.0.2'")
 
 
 @pytest.mark.parametrize(("key", "code"), [("\x03", 130), ("\x04", 0)])
 def test_ctrl_c_and_ctrl_d_end_it_and_the_terminal_is_as_it_was(
-    terminal: Terminal, key: str, code: int
+    top: Terminal, key: str, code: int
 ) -> None:
-    terminal.shows("endpoint")
-    terminal.press(key)
-    assert terminal.ended() == code
-    assert terminal.echoes()
+    top.shows("endpoint")
+    top.press(key)
+    assert top.ended() == code
+    assert top.is_as_it_was()
 
 
 def test_once_is_one_frame_of_the_time_asked_for_with_every_peer(
