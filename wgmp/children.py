@@ -106,7 +106,8 @@ class Children:
     async def wait_until_ready(self) -> None:
         """Return when all are ready, or the end has begun. Raises RoleError after a while."""
         try:
-            await asyncio.wait_for(self._all_ready.wait(), _BOOT_LIMIT_S)
+            async with asyncio.timeout(_BOOT_LIMIT_S):
+                await self._all_ready.wait()
         except TimeoutError:
             late = [name for name, child in self.living.items() if not child.ready]
             raise RoleError(f"not ready after {_BOOT_LIMIT_S:.0f} s: {', '.join(late)}") from None

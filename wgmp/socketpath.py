@@ -27,7 +27,8 @@ class SocketPath:
                 log.info("%s was deleted: stopping", self._path)
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), _CHECK_S)
+                async with asyncio.timeout(_CHECK_S):
+                    await stopping.wait()
 
     def remove(self) -> None:
         """Delete the path, unless somebody has, and it may be another's by now."""

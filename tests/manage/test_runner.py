@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from wgmp.errors import CommandError
 from wgmp.manage.runner import Commands, Done
@@ -74,6 +75,23 @@ def test_a_cancelled_command_is_killed(tmp_path: Path) -> None:
     asyncio.run(asyncio.wait_for(cancel(), 10))
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid_file.read_text()), 0)
+
+
+def test_a_command_that_ends_when_it_is_cancelled_is_cancelled_all_the_same() -> None:
+    async def cancel(turns: int) -> None:
+        task = asyncio.create_task(Commands().run("sleep", "0.1"))
+        await asyncio.sleep(0.05)
+        time.sleep(0.1)  # the loop hears of its end from now on
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if not task.done():
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        for turns in range(12):
+            runner.run(cancel(turns))
 
 
 def test_what_a_command_leaves_in_the_background_is_not_waited_for(tmp_path: Path) -> None:

@@ -99,7 +99,8 @@ class GatewayProcess:
             with contextlib.suppress(ProcessLookupError):
                 self._process.terminate()
             try:
-                await asyncio.wait_for(self._process.wait(), STOP_LIMIT_S)
+                async with asyncio.timeout(STOP_LIMIT_S):
+                    await self._process.wait()
             except TimeoutError:
                 log.warning("%s: the gateway does not stop: killing it", self._name)
                 self._process.kill()

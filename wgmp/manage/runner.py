@@ -95,7 +95,9 @@ class Commands:
                     f"`{' '.join(command)}`: {error.strerror}", error.errno or 0
                 ) from error
             try:
-                code = await asyncio.wait_for(process.wait(), limit_s)
+                # Not by `wait_for`, in which a cancellation at the end of the process is lost.
+                async with asyncio.timeout(limit_s):
+                    code = await process.wait()
             except TimeoutError:
                 raise CommandError(
                     f"`{' '.join(command)}` did not end within {limit_s:g} s"
