@@ -15,7 +15,7 @@ from wgmp.addresses import (
     format_prefix,
     parse_endpoint,
     parse_prefix,
-    resolve_endpoint,
+    resolve_endpoints,
 )
 from wgmp.protocol.outcome import Endpoint
 
@@ -45,7 +45,7 @@ def test_an_endpoint_is_written_as_it_is_read(
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     assert endpoint == Endpoint((mapped or address).packed, port)
     assert parse_endpoint(format_endpoint(endpoint)) == endpoint
-    assert resolve_endpoint(text) == endpoint
+    assert resolve_endpoints(text) == [endpoint]
 
 
 def test_a_zone_is_an_interface_by_name_or_number() -> None:
@@ -83,4 +83,4 @@ def test_what_is_no_prefix_length_is_refused(length: str) -> None:
 
 def test_brackets_are_for_addresses_and_never_looked_up() -> None:
     with pytest.raises(ValueError, match="has brackets around IPv4, or none around IPv6"):
-        resolve_endpoint("[localhost]:7")
+        resolve_endpoints("[localhost]:7")

@@ -6,7 +6,6 @@ import errno
 import io
 import ipaddress
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from wgmp import config, keys
-from wgmp.addresses import parse_endpoint, parse_prefix, resolve_endpoint
+from wgmp.addresses import parse_endpoint, parse_prefix
 from wgmp.config import QuickConfig
 from wgmp.device import Device, DeviceFullError
 from wgmp.errors import ConfigError, SocketError
@@ -83,7 +82,7 @@ class Sockets:
 
 
 def no_resolver(text: str) -> Endpoint:
-    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    raise ValueError("Name or service not known")
 
 
 # Reading
@@ -275,7 +274,7 @@ def test_ourselves_as_a_peer_is_a_notice() -> None:
     public = keys.to_base64(keys.public_key_of(PRIVATE))
     text = f"[Interface]\nPrivateKey={PRIVATE_TEXT}\n[Peer]\nPublicKey={public}\nEndpoint=1.2.3.4:5"
     device = Device(Sockets())
-    assert config.apply(parse(text), device) == [
+    assert config.apply(parse(text), device, parse_endpoint) == [
         "wg0.conf:3: this peer has our own key, and is ignored"
     ]
     assert device.peers == {}
@@ -283,10 +282,10 @@ def test_ourselves_as_a_peer_is_a_notice() -> None:
 
 def test_a_port_a_mark_or_peers_too_many_are_said_plainly() -> None:
     with pytest.raises(SocketError, match="UDP port 5353: Address already in use: choose") as port:
-        config.apply(parse("[Interface]\nListenPort=5353"), Device(Sockets()))
+        config.apply(parse("[Interface]\nListenPort=5353"), Device(Sockets()), no_resolver)
     assert port.value.errno == errno.EADDRINUSE
     with pytest.raises(SocketError, match="FwMark: Operation not permitted"):
-        config.apply(parse("[Interface]\nFwMark=0xdead"), Device(Sockets()))
+        config.apply(parse("[Interface]\nFwMark=0xdead"), Device(Sockets()), no_resolver)
     with pytest.raises(DeviceFullError, match="more than 1 peers"):
         config.apply(parse(WHOLE), Device(Sockets(), capacity=1), no_resolver)
 
@@ -298,17 +297,6 @@ def test_what_wgmp_does_not_do_is_noticed() -> None:
     ]
     assert config.notices(parse(WHOLE), run_hooks=True) == []
     assert config.notices(parse("[Interface]\nMTU=1400")) == []
-
-
-def test_names_and_addresses_become_endpoints() -> None:
-    assert resolve_endpoint("localhost:7") in (
-        parse_endpoint("127.0.0.1:7"),
-        parse_endpoint("[::1]:7"),
-    )
-    assert resolve_endpoint("192.0.2.1:7") == Endpoint(bytes([192, 0, 2, 1]), 7)
-    assert resolve_endpoint("[fe80::1%lo]:7").scope_id == socket.if_nametoindex("lo")
-    with pytest.raises(ValueError, match="label"):
-        resolve_endpoint("no..name:7")
 
 
 @pytest.mark.skipif(shutil.which("wg-quick") is None, reason="needs wireguard-tools' wg-quick")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from pathlib import Path
@@ -45,16 +46,18 @@ def test_a_gateway_that_is_handed_over_is_not_reloaded_and_says_so(tmp_path: Pat
     class Held:
         holding = True
 
-        def publish(self) -> None:
-            """Nothing has changed."""
-
     held = Held()
     file = tmp_path / "wg0.conf"
     file.write_text("[Interface]\nListenPort = 7\n")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "manager"))
         told = systemd.Manager({"NOTIFY_SOCKET": str(tmp_path / "manager")})
-        Service(told, cast(Supervisor, held), file).reload()
+
+        async def reload() -> None:
+            Service(told, cast(Supervisor, held), file).reload()
+            await asyncio.sleep(0)
+
+        asyncio.run(reload())
         assert manager.recv(100).startswith(b"RELOADING=1")
         assert manager.recv(200) == (
             b"READY=1\nSTATUS=not reloaded: the gateway is being handed over: reload it once more"

@@ -493,7 +493,7 @@ def test_a_file_means_the_same_to_us_and_to_wg_setconf(gateway: Served, text: st
     done = run_wg(gateway, "setconf", "/dev/stdin", stdin=text)
     ours = Device(Sockets())
     try:
-        config.apply(config.parse(text, "wg0.conf"), ours)
+        config.apply(config.parse(text, "wg0.conf"), ours, parse_endpoint)
     except ConfigError:
         assert done.returncode != 0
     else:

@@ -88,19 +88,21 @@ def parse_endpoint(text: str) -> Endpoint:
     return _endpoint(address, port, _interface_index(zone) if percent else 0)
 
 
-def resolve_endpoint(text: str) -> Endpoint:
-    """Return the endpoint of `host:port`, asking the resolver when the host is a name.
+def resolve_endpoints(text: str) -> list[Endpoint]:
+    """Return the endpoints of `host:port`, asking the resolver when the host is a name.
 
     Blocks while it asks. Raises ValueError for text that is no endpoint, and OSError
     (socket.gaierror) when the name has no address.
     """
     host, port = split_host_port(text)
     if text.startswith("["):
-        return parse_endpoint(text)
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    sockaddr = found[0][4]
-    scope_id = int(sockaddr[3]) if len(sockaddr) == 4 else 0
-    return _endpoint(parse_address(str(sockaddr[0]).partition("%")[0]), port, scope_id)
+        return [parse_endpoint(text)]
+    endpoints = []
+    for *_, sockaddr in socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM):
+        scope_id = int(sockaddr[3]) if len(sockaddr) == 4 else 0
+        address = parse_address(str(sockaddr[0]).partition("%")[0])
+        endpoints.append(_endpoint(address, port, scope_id))
+    return endpoints
 
 
 def format_endpoint(endpoint: Endpoint) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from wgmp.addresses import resolve_endpoint
 from wgmp.config_grammar import Address, DnsEntry, read_sections
 from wgmp.device import Device
 from wgmp.errors import SocketError
@@ -125,6 +124,11 @@ def parse(text: str, file: str) -> QuickConfig:
     )
 
 
+def endpoints(config: QuickConfig) -> list[str]:
+    """Return the endpoints in the file, as written there."""
+    return [peer.endpoint for peer in config.peers if peer.endpoint]
+
+
 def notices(config: QuickConfig, run_hooks: bool = False) -> list[str]:
     """Return one line for each thing in the file that wgmp does not do."""
     hooks = ", ".join(config.interface.hooks.named())
@@ -134,12 +138,11 @@ def notices(config: QuickConfig, run_hooks: bool = False) -> list[str]:
     return [f"{config.file}: {hooks}: not run: {remedy}"]
 
 
-def apply(
-    config: QuickConfig, device: Device, resolve: Callable[[str], Endpoint] = resolve_endpoint
-) -> list[str]:
+def apply(config: QuickConfig, device: Device, resolve: Callable[[str], Endpoint]) -> list[str]:
     """Make the device what the file says, as `wg setconf` does; return notices.
 
-    A name that does not resolve costs its peer the endpoint, and is a notice. Raises
+    `resolve`: says where an endpoint is, or raises ValueError with the reason why it cannot: that
+    costs its peer the endpoint, and is a notice. Raises
     SocketError when the port or the mark cannot be had, DeviceFullError for too many peers.
     """
     apply_interface(config, device)
@@ -184,12 +187,12 @@ def apply_peer(
         return
     try:
         endpoint = resolve(peer.endpoint)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        yield (
-            f"{config.file}:{peer.line}: endpoint {peer.endpoint}: {reason}: the peer has none "
-            "until it calls, or until `wg set` gives it one"
-        )
+    except ValueError as reason:
+        where = f"{config.file}:{peer.line}: endpoint {peer.endpoint}: {reason}"
+        if entry.endpoint is not None:
+            yield f"{where}: the peer keeps the one it has"
+        else:
+            yield (f"{where}: the peer has none until it calls, or until `wg set` gives it one")
     else:
         if endpoint != entry.endpoint:  # the same one as before: it may have roamed since
             device.set_endpoint(entry, endpoint)

@@ -12,10 +12,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 import uvloop
@@ -25,6 +25,7 @@ from wgmp import inheritance, memory, platforms, sandbox, system
 from wgmp.departure import Departure
 from wgmp.errors import WgmpError, unexpected
 from wgmp.estate import restore
+from wgmp.lookup import look_up
 from wgmp.manage import ifconfig, link, saving
 from wgmp.manage.journal import Journal
 from wgmp.manage.runner import Commands
@@ -41,6 +42,7 @@ from wgmp.tundevice import name_of, with_interface
 log = logging.getLogger("wgmp")
 
 _READY = b"ready"
+_Value = TypeVar("_Value")
 
 
 def start(options: Options) -> int:
@@ -145,7 +147,7 @@ def _run(
                 settings = settings_of(config, options.run_hooks)
             try:
                 if settings is not None:
-                    runner.run(link.before(interface, settings, run, journal))
+                    runner.run(_stoppable(link.before(interface, settings, run, journal)))
                 _serve(
                     runner,
                     start,
@@ -162,8 +164,32 @@ def _run(
 
 
 def _told_to_stop(number: int, frame: FrameType | None) -> NoReturn:
-    """Undo what has been done: it may be waiting for a name to resolve, or a hook to end."""
+    """Undo what has been done."""
     raise WgmpError("told to stop before it was up")
+
+
+async def _stoppable(work: Coroutine[Any, Any, _Value]) -> _Value:
+    """Return what comes of `work`; SIGTERM ends it, be it that a hook runs or a name is asked for.
+
+    What a signal's own handler raises would be lost in an event loop that waits.
+    """
+    loop, told = asyncio.get_running_loop(), False
+    task = asyncio.ensure_future(work)
+
+    def stop() -> None:
+        nonlocal told
+        told = task.cancel()
+
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if told:
+            _told_to_stop(signal.SIGTERM, None)
+        raise
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, _told_to_stop)
 
 
 def _serve(
@@ -195,7 +221,8 @@ def _serve(
                 with guarding(predecessor):
                     restore(predecessor.estate, supervisor.device)
             elif start.config is not None:
-                lines = synchronize(start.config, supervisor.device)
+                endpoints = await _stoppable(look_up(quick.endpoints(start.config)))
+                lines = synchronize(start.config, supervisor.device, endpoints.first)
                 for line in lines + quick.notices(start.config, options.run_hooks):
                     log.warning("%s", line)
             supervisor.publish()

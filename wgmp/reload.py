@@ -16,7 +16,6 @@ from collections.abc import Callable
 
 from msgspec import structs
 
-from wgmp.addresses import resolve_endpoint
 from wgmp.config import QuickConfig, apply_interface, apply_peer
 from wgmp.device import Device
 from wgmp.keys import ZERO_KEY
@@ -24,9 +23,9 @@ from wgmp.protocol.outcome import Endpoint
 
 
 def synchronize(
-    config: QuickConfig, device: Device, resolve: Callable[[str], Endpoint] = resolve_endpoint
+    config: QuickConfig, device: Device, resolve: Callable[[str], Endpoint]
 ) -> list[str]:
-    """Make the device what the file says; return notices, as `config.apply` does.
+    """Make the device what the file says; return notices, and resolve, as `config.apply` does.
 
     Raises SocketError and DeviceFullError as it does.
     """

@@ -21,6 +21,7 @@ from wgmp import inheritance
 from wgmp.counters import Counter
 from wgmp.errors import ControlError, WgmpError
 from wgmp.fabric import Fabric
+from wgmp.lookup import Answers, look_up
 from wgmp.reload import synchronize
 from wgmp.supervisor import Supervisor
 from wgmp.system import boottime
@@ -40,6 +41,8 @@ class Service:
         self._supervisor = supervisor
         self._config = config
         self._watchdog: asyncio.Task[None] | None = None
+        self._reloading: asyncio.Task[None] | None = None
+        self._wanted = False
 
     def start(self) -> None:
         """Hear SIGHUP from now on, in the running event loop."""
@@ -57,33 +60,51 @@ class Service:
 
     def down(self) -> None:
         """The gateway has stopped, maybe without having been up."""
-        if self._watchdog is not None:
-            self._watchdog.cancel()
+        for task in (self._watchdog, self._reloading):
+            if task is not None:
+                task.cancel()
         self._manager.forget(inheritance.UAPI)  # its path went, and it is of no use without
 
     def reload(self) -> None:
         """Make the device what the file says by now. A wrong file changes nothing, and is logged.
 
         So it is while the gateway is handed over: the change would stay behind.
-        Endpoints that are names are asked for meanwhile; traffic does not wait for that.
+        Endpoints that are names are asked for meanwhile; nothing waits for that.
         """
         if self._config is None:
             log.warning("nothing to reload: the gateway was started without --config")
             return
         self._manager.reloading()
+        self._wanted = True
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.create_task(self._read_again(self._config))
+
+    async def _read_again(self, file: Path) -> None:
+        """Read the file, and once more if that was wanted meanwhile, and make it true."""
+        said = ""
+        while self._wanted:
+            self._wanted = False
+            try:
+                config = quick.load(file)
+                answers = await look_up(quick.endpoints(config))
+                if not self._wanted:
+                    self._make_true(config, answers)
+                    log.info("%s was reloaded", file)
+                    said = self._status()
+            except WgmpError as error:
+                log.error("not reloaded: %s", error)
+                said = f"not reloaded: {error}"
+        self._manager.ready(said)
+
+    def _make_true(self, config: quick.QuickConfig, answers: Answers) -> None:
         supervisor = self._supervisor
+        if supervisor.holding:
+            raise ControlError("the gateway is being handed over: reload it once more")
+        if supervisor.stopping.is_set():
+            raise ControlError("the gateway is being stopped")
         try:
-            if supervisor.holding:
-                raise ControlError("the gateway is being handed over: reload it once more")
-            config = quick.load(self._config)
-            for line in synchronize(config, supervisor.device):
+            for line in synchronize(config, supervisor.device, answers.first):
                 log.warning("%s", line)
-        except WgmpError as error:
-            log.error("not reloaded: %s", error)
-            self._manager.ready(f"not reloaded: {error}")
-        else:
-            log.info("%s was reloaded", self._config)
-            self._manager.ready(self._status())
         finally:
             supervisor.publish()
 

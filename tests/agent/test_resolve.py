@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.nameserver import NameServer
 from wgmp.addresses import format_endpoint
 from wgmp.agent import resolve
 from wgmp.agent.settings import PeerSettings
@@ -81,3 +82,22 @@ def test_a_name_that_resolves_later_is_used_from_then_on(site: Site, hosts: Path
     tried = f"home: peer is silent: trying it at {site.peer.outer}"
     wait_for(lambda: tried in log(), LIMIT_S, "the name is looked up again")
     assert site.pings(site.peer.inner)
+
+
+@pytest.mark.root
+def test_an_agent_that_is_stopped_does_not_wait_for_the_resolver(
+    site: Site, tmp_path: Path
+) -> None:
+    server = NameServer(site.space, tmp_path)
+    try:
+        site.start(
+            site.head(), site.home(peer_lines=(f'endpoint = "vpn.example.org:{PEER_PORT}"',))
+        )
+        server.wait_until_asked()
+        assert site.states() == {"home": "starting"}
+        assert site.process is not None
+        site.process.terminate()
+        assert site.process.wait(LIMIT_S) == 0
+        assert len(site.space.processes()) == 1, "the name server alone"
+    finally:
+        server.close()

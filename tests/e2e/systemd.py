@@ -9,9 +9,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from wgmp.netns import Namespace, end, wait_for
+
+from .tunnel import WGMP, Gateway
 
 _MESSAGE_BYTES = 4096
 _DESCRIPTORS = 24
@@ -27,13 +30,16 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class Systemd:
-    """Plays systemd to one service. `messages`: all that it said, each as its lines."""
+    """Plays systemd to one service.
+
+    `messages`: all that it said, each as its lines; `log`: the file of its log lines.
+    """
 
     def __init__(self, path: Path, log: Path) -> None:
         self.messages: list[list[str]] = []
         self.kept: list[tuple[str, int]] = []
         self._path = path
-        self._log = log
+        self.log = log
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._socket.bind(str(path))
         self._running: list[subprocess.Popen[bytes]] = []
@@ -48,7 +54,7 @@ class Systemd:
         arrange += "".join(f"os.dup2({200 + n}, {first + n});" for n in range(len(copies)))
         arrange += f"os.closerange({first + len(copies)}, 300)"
         command = (sys.executable, "-c", f"import os; {arrange}{_START}", str(len(kept)), *command)
-        with self._log.open("ab") as output:
+        with self.log.open("ab") as output:
             process = subprocess.Popen(
                 ["ip", "netns", "exec", namespace.name, *command],
                 stdin=subprocess.DEVNULL,
@@ -77,7 +83,7 @@ class Systemd:
                     return message
             return None
 
-        found = wait_for(heard, limit_s, f"{line}, but: {self._log.read_text()[-2000:]}")
+        found = wait_for(heard, limit_s, f"{line}, but: {self.log.read_text()[-2000:]}")
         assert found is not None
         return found
 
@@ -128,6 +134,40 @@ class Systemd:
         for name in {name for name, _ in self.kept}:
             self._forget(name)
         self._socket.close()
+
+
+@dataclass
+class Service:
+    """A gateway that systemd has started with a file, beside a peer that is up."""
+
+    systemd: Systemd
+    space: Namespace
+    interface: str
+    file: Path
+    text: str
+    peer: Gateway
+
+    def start(self, **environment: str) -> int:
+        """Start it and wait until it is ready."""
+        heard = len(self.systemd.messages)
+        command = (WGMP, "supervise", self.interface, "--foreground", "--config", str(self.file))
+        pid = self.systemd.start(self.space, *command, **environment)
+        self.systemd.wait_for("READY=1", after=heard)
+        return pid
+
+    def write(self, text: str) -> None:
+        """Write its file."""
+        self.file.write_text(text)
+        self.file.chmod(0o600)
+
+    def pings(self) -> bool:
+        """Tell whether its peer answers."""
+        ping = ("ping", "-n", "-c1", "-i0.2", "-w5", self.peer.inner4)
+        return self.space.run(*ping, check=False).returncode == 0
+
+    def show(self, what: str) -> str:
+        """Return what `wg show INTERFACE WHAT` prints."""
+        return self.space.run("wg", "show", self.interface, what).stdout.strip()
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import pytest
 from msgspec import structs
 
 from wgmp import config as quick
-from wgmp.addresses import resolve_endpoint
+from wgmp.addresses import parse_endpoint
 from wgmp.manage import link
 from wgmp.manage.journal import Journal
 from wgmp.manage.runner import Commands, Done
@@ -71,7 +71,7 @@ class Host:
         stripped = self.space.run("wg-quick", "strip", str(path)).stdout
         self.space.run("wg", "setconf", self.interface, "/dev/stdin", stdin=stripped)
         config = quick.load(path)
-        endpoints = tuple(resolve_endpoint(peer.endpoint) for peer in config.peers)
+        endpoints = tuple(parse_endpoint(peer.endpoint) for peer in config.peers)
         return structs.replace(settings_of(config), endpoints=endpoints)
 
     def bring_up(self, settings: LinkSettings) -> None:

@@ -2,71 +2,86 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from wgmp.manage.journal import Journal
-from wgmp.netns import UAPI_DIRECTORY, Namespaces, wait_for
+from wgmp.netns import UAPI_DIRECTORY, Namespace, Namespaces, wait_for
 
+from .nameserver import NameServer
 from .tunnel import WGMP, key
 
 pytestmark = pytest.mark.root
 
 LIMIT_S = 20
 
-# A name server that hears every question and answers none.
-SILENT = """
-import socket
-sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-sock.bind(("127.0.0.53", 53))
-while True:
-    print("asked", len(sock.recv(512)), flush=True)
-"""
-RESOLVER = "nameserver 127.0.0.53\noptions timeout:2 attempts:1\n"
+
+@dataclass
+class Early:
+    """A gateway with a file in which a hook writes down that it was there."""
+
+    space: Namespace
+    interface: str
+    directory: Path
+
+    @property
+    def log(self) -> Path:
+        """The file of its log lines."""
+        return self.directory / "log"
+
+    def start(self, lines: str) -> None:
+        """Start it with further lines about the interface."""
+        written, file = self.directory / "hooks", self.directory / "early.conf"
+        file.write_text(
+            f"[Interface]\nPrivateKey = {key('genkey')}\n"
+            f"PreUp = echo up >> {written}\n{lines}PostDown = echo down >> {written}\n"
+            f"[Peer]\nPublicKey = {key('pubkey', key('genkey'))}\n"
+            "Endpoint = vpn.example.org:51820\n"
+        )
+        command = (WGMP, "supervise", self.interface, "--config", str(file), "--run-hooks")
+        self._process = self.space.start(*command, "--foreground", log=self.log)
+
+    def hooks(self) -> list[str]:
+        """Return what the hooks have written."""
+        written = self.directory / "hooks"
+        return written.read_text().split() if written.exists() else []
+
+    def is_stopped(self) -> None:
+        """Tell it to stop, and wait for its end."""
+        self._process.terminate()
+        assert self._process.wait(LIMIT_S) == 1
 
 
 @pytest.fixture
-def resolver() -> Iterator[Callable[[str], None]]:
-    """Give a namespace another resolver than the machine's (ip-netns(8))."""
-    with contextlib.ExitStack() as undo:
-
-        def give(namespace: str) -> None:
-            directory = Path("/etc/netns", namespace)
-            directory.mkdir(parents=True)
-            undo.callback(shutil.rmtree, directory)
-            (directory / "resolv.conf").write_text(RESOLVER)
-
-        yield give
+def early(namespaces: Namespaces, tmp_path: Path) -> Iterator[Early]:
+    """Give a gateway that is not started yet; nothing of it is left in the end."""
+    space = namespaces.add("early")
+    made = Early(space, space.interface_name("wg"), tmp_path)
+    yield made
+    assert made.log.read_text().splitlines()[-1].endswith("told to stop before it was up")
+    assert not Journal.of(made.interface).path.exists()
+    for directory in (UAPI_DIRECTORY, Path("/run/wgmp")):
+        assert not (directory / f"{made.interface}.sock").exists()
+    assert made.interface not in space.links()
+    assert made.hooks() == ["up", "down"]
 
 
 def test_while_it_asks_for_a_name_what_it_has_done_is_undone(
-    namespaces: Namespaces, resolver: Callable[[str], None], tmp_path: Path
+    early: Early, name_server: Callable[[Namespace], NameServer]
 ) -> None:
-    space = namespaces.add("early")
-    resolver(space.name)
-    asked, log, hooks = tmp_path / "asked", tmp_path / "log", tmp_path / "hooks"
-    space.start(sys.executable, "-c", SILENT, log=asked)
-    file = tmp_path / "early.conf"
-    file.write_text(
-        f"[Interface]\nPrivateKey = {key('genkey')}\n"
-        f"PreUp = echo up >> {hooks}\nPostDown = echo down >> {hooks}\n"
-        f"[Peer]\nPublicKey = {key('pubkey', key('genkey'))}\nEndpoint = vpn.example.org:51820\n"
-    )
-    name = space.interface_name("wg")
-    command = (WGMP, "supervise", name, "--config", str(file), "--run-hooks", "--foreground")
-    gateway = space.start(*command, log=log)
-    wait_for(lambda: "asked" in asked.read_text(), LIMIT_S, "the name server is asked")
-    assert hooks.read_text() == "up\n"
-    gateway.terminate()
-    assert gateway.wait(LIMIT_S) == 1
-    assert log.read_text().splitlines()[-1].endswith("told to stop before it was up")
-    assert hooks.read_text() == "up\ndown\n"
-    assert not Journal.of(name).path.exists()
-    for directory in (UAPI_DIRECTORY, Path("/run/wgmp")):
-        assert not (directory / f"{name}.sock").exists()
-    assert space.run("ip", "link", "show", name, check=False).returncode == 1
+    server = name_server(early.space)
+    early.start("")
+    server.wait_until_asked()
+    assert early.hooks() == ["up"]
+    early.is_stopped()
+
+
+def test_while_a_hook_runs_that_is_ended_and_what_was_done_is_undone(early: Early) -> None:
+    early.start("PreUp = sleep 1000\n")
+    wait_for(early.hooks, LIMIT_S, "the first hook has run")
+    early.is_stopped()
+    listed = early.space.run("ps", "-e", "-o", "args").stdout
+    assert "sleep 1000" not in listed.splitlines()

@@ -10,8 +10,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,67 +17,12 @@ import pytest
 import wgmp
 from wgmp.netns import Namespace, wait_for
 
-from .conftest import MakeTunnel
-from .systemd import Systemd, played
-from .tunnel import WGMP, Gateway, key
+from .systemd import Service
+from .tunnel import WGMP, key
 
 pytestmark = pytest.mark.root
 
 SHARE = Path(wgmp.__file__).parent / "share"
-
-
-@dataclass
-class Service:
-    """A gateway that systemd has started with a file, beside a peer that is up."""
-
-    systemd: Systemd
-    space: Namespace
-    interface: str
-    file: Path
-    text: str
-    peer: Gateway
-
-    def start(self, **environment: str) -> int:
-        """Start it and wait until it is ready."""
-        heard = len(self.systemd.messages)
-        command = (WGMP, "supervise", self.interface, "--foreground", "--config", str(self.file))
-        pid = self.systemd.start(self.space, *command, **environment)
-        self.systemd.wait_for("READY=1", after=heard)
-        return pid
-
-    def write(self, text: str) -> None:
-        """Write its file."""
-        self.file.write_text(text)
-        self.file.chmod(0o600)
-
-    def pings(self) -> bool:
-        """Tell whether its peer answers."""
-        ping = ("ping", "-n", "-c1", "-i0.2", "-w5", self.peer.inner4)
-        return self.space.run(*ping, check=False).returncode == 0
-
-    def show(self, what: str) -> str:
-        """Return what `wg show INTERFACE WHAT` prints."""
-        return self.space.run("wg", "show", self.interface, what).stdout.strip()
-
-
-@pytest.fixture
-def service(tunnel: MakeTunnel, tmp_path: Path) -> Iterator[Service]:
-    """Give a service that is not started yet. Its peer calls nobody."""
-    ends = tunnel("wireguard-go", "wireguard-go")
-    ends.left.process.terminate()
-    ends.left.process.wait(10)
-    left, peer = ends.left, ends.right
-    text = (
-        f"[Interface]\nPrivateKey = {left.private_key}\nAddress = {left.inner4}/24\n\n"
-        f"[Peer]\nPublicKey = {peer.public_key}\nEndpoint = {peer.endpoint(4)}\n"
-        f"AllowedIPs = {peer.inner4}/32\n"
-    )
-    with played(tmp_path) as systemd:
-        name = left.namespace.interface_name("wg")
-        made = Service(systemd, left.namespace, name, tmp_path / "wg.conf", text, peer)
-        made.write(text)
-        yield made
-        print(systemd.messages, (tmp_path / "service.log").read_text())
 
 
 def test_a_killed_supervisors_interface_stays_and_its_successor_takes_it_over(
