@@ -201,11 +201,25 @@ class Agent:
                     await self._networks.pop(name).close()
                     done.removed.append(name)
             wanted = {name: new.networks[name] for name in new.networks if name in names}
-            await _all(self._reload_one(name, wanted[name], done) for name in wanted)
+            stopped = await self._make_way(wanted)
+            await _all(
+                self._reload_one(name, wanted[name], name in stopped, done) for name in wanted
+            )
             log.info("reloaded: %s", msgspec.json.encode(done).decode())
             return done
 
-    async def _reload_one(self, name: str, settings: NetworkSettings, done: api.Reloaded) -> None:
+    async def _make_way(self, wanted: dict[str, NetworkSettings]) -> set[str]:
+        """Let all let go of what they do not keep; return those to be started again."""
+        here = [name for name in wanted if name in self._networks]
+        ports = {settings.listen_port for settings in wanted.values()} - {0}
+        made = await asyncio.gather(
+            *(self._networks[name].make_way(wanted[name], ports) for name in here)
+        )
+        return {name for name, moves in zip(here, made, strict=True) if moves}
+
+    async def _reload_one(
+        self, name: str, settings: NetworkSettings, stopped: bool, done: api.Reloaded
+    ) -> None:
         network = self._networks.get(name)
         try:
             if network is None:
@@ -219,10 +233,11 @@ class Agent:
             (done.unchanged if same else done.changed).append(name)
             await network.change(lambda _: settings)
             newly = settings.enable_wireguard and not was_enabled
-            if newly or (settings.enable_wireguard and network.state is State.FAILED):
-                await network.connect()
-            elif was_enabled and not settings.enable_wireguard:
+            failed = settings.enable_wireguard and network.state is State.FAILED
+            if was_enabled and not settings.enable_wireguard:
                 await network.disconnect()
+            elif newly or failed or stopped:
+                await network.connect()
         except WgmpError as error:
             done.failed[name] = str(error)
 

@@ -18,24 +18,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
-import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Set
 from contextlib import AsyncExitStack
 from typing import Any
 
 from wgmp import keys
-from wgmp.agent import device_lines, gateway_events, keeper, keyfiles, links, resolve, uapi_client
+from wgmp.agent import (
+    device_lines,
+    gateway_events,
+    keeper,
+    keyfiles,
+    links,
+    ports,
+    resolve,
+    uapi_client,
+)
 from wgmp.agent.api import AgentEvent, NetworkChanged
 from wgmp.agent.gateway_process import GatewayProcess
 from wgmp.agent.leftovers import Ledger
 from wgmp.agent.lifecycle import Event, State, after
 from wgmp.agent.links import NetworkLink
 from wgmp.agent.settings import AgentSettings, NetworkSettings
-from wgmp.agent.uapi_client import GatewayRefusedError
-from wgmp.errors import ControlError, SocketError, WgmpError
+from wgmp.errors import ControlError, WgmpError
 from wgmp.manage.runner import Runner
 from wgmp.protocol.outcome import Endpoint
 
@@ -121,15 +127,30 @@ class Network:
             self._start.cancel()
         async with self._turn:
             self._forget_retry()
-            self._take(Event.DISCONNECT)
-            if self.state is State.STOPPING:
-                await self._undo_all()
-                self._take(Event.DOWN)
+            await self._stop()
 
     async def close(self) -> None:
         """Disconnect it for good: whoever wants to connect it comes too late."""
         self._closed = True
         await self.disconnect()
+
+    async def make_way(self, wanted: NetworkSettings, coveted: Set[int]) -> bool:
+        """Let go of what `wanted` does not keep, for others may want it in the same reload.
+
+        That is the interface: return whether it stopped, and is to start on another one. And the
+        port, if it is one of `coveted`: until the change it has any other.
+        """
+        async with self._turn:
+            now = self.settings
+            if self.state is not State.RUNNING:
+                return False
+            moves = wanted.interface != now.interface
+            if moves or (now.enable_wireguard and not wanted.enable_wireguard):
+                await self._stop()
+            elif now.listen_port in coveted - {wanted.listen_port}:
+                with contextlib.suppress(WgmpError):  # the change will fail, and say why
+                    await ports.let_go(now)
+            return moves
 
     async def change(self, revise: Callable[[NetworkSettings], NetworkSettings]) -> None:
         """Make a running network what its revised settings say, as `wg syncconf` does.
@@ -137,24 +158,19 @@ class Network:
         `revise` is given the settings as they are when it is this change's turn. Sessions with
         peers that stay as they are go on. Raises WgmpError, and then the old settings stay in
         force as far as they still are. A network that does not run takes the new ones when it
-        starts. Key files are read again.
+        starts. Key files are read again. For another interface it has made way before.
         """
         async with self._turn:
             before = self.settings
             self.settings = revise(before)
             if self.state is not State.RUNNING:
                 return
-            if self.settings.interface == before.interface:
-                try:
-                    await self._sync(before)
-                except WgmpError:
-                    self.settings = before
-                    raise
-                return
-            self._take(Event.DISCONNECT)
-            await self._undo_all()
-            self._take(Event.DOWN)
-        await self.connect()
+            try:
+                await self._sync(before)
+            except WgmpError:
+                self.settings = before
+                await ports.take_back(self.name, before)
+                raise
 
     # --- the steps ---
 
@@ -173,7 +189,7 @@ class Network:
                 self._ledger.add(self.name, interface, gateway.pid)
                 self.public_key = keys.to_base64(secrets.private.public())
                 lines = device_lines.lines(settings, secrets, endpoints)
-                await _tell_gateway(settings, lines)
+                await ports.tell(settings, lines)
             undo.push_async_callback(link.take_down, link_stays=True)
             await link.bring_up(wanted)
             patience_s = self._agent.endpoint_patience_secs
@@ -196,11 +212,17 @@ class Network:
             now = await uapi_client.get(settings.interface)
             self.public_key = keys.to_base64(secrets.private.public())
             lines = device_lines.lines(settings, secrets, endpoints, before, now)
-            await _tell_gateway(settings, lines)
+            await ports.tell(settings, lines)
         there = {key: peer.endpoint for key, peer in now.peers.items()} | endpoints
         found = (there.get(peer.public_key) for peer in settings.peers)
         wanted = links.settings_of(settings, self._agent, filter(None, found))
         await self._link.change(wanted)
+
+    async def _stop(self) -> None:
+        self._take(Event.DISCONNECT)
+        if self.state is State.STOPPING:
+            await self._undo_all()
+            self._take(Event.DOWN)
 
     async def _undo_all(self) -> None:
         self.gateway = None
@@ -280,16 +302,3 @@ class Network:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-async def _tell_gateway(settings: NetworkSettings, lines: bytearray) -> None:
-    try:
-        await uapi_client.change(settings.interface, lines)
-    except GatewayRefusedError as error:
-        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-            raise
-        reason = os.strerror(error.errno)
-        port = settings.listen_port
-        raise SocketError(
-            f"UDP port {port}: {reason}: choose another listen_port", error.errno
-        ) from None
