@@ -166,19 +166,26 @@ class ControlServer:
     async def _capture(
         self, request: Capture, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Hand the tap rings over; turn the taps off when the client hangs up."""
+        """Hand the tap rings over; turn the taps off when the client hangs up.
+
+        At the gateway's own end it has the last packets still to read.
+        """
         try:
             answer, descriptors = taphost.start(self._supervisor, request)
         except ControlError as error:
             writer.write(encode(Refusal(str(error))) + b"\n")
             return
+        read_on = False
         try:
             taphost.send_descriptors(writer.get_extra_info("socket").fileno(), descriptors)
             writer.write(encode(answer) + b"\n")
             await writer.drain()
             await _hung_up(reader)
+        except asyncio.CancelledError:
+            read_on = True
+            raise
         finally:
-            self._supervisor.fabric.taps.stop()
+            self._supervisor.fabric.taps.stop(read_on)
 
 
 async def _no_upgrade(program: Sequence[str]) -> Upgraded:

@@ -231,8 +231,8 @@ class Taps:
         for segment in self.rings.values():
             os.close(segment.descriptor)
 
-    def stop(self) -> None:
-        """Make no more copies, and give the memory back."""
+    def stop(self, read_on: bool = False) -> None:
+        """Make no more copies, and give the memory back unless it is still `read_on`."""
         self._words[_WANTED] = 0
-        for segment in self.rings.values():
+        for segment in () if read_on else self.rings.values():
             segment.discard(PAGE_BYTES)

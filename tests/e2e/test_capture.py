@@ -72,6 +72,25 @@ def test_both_sides_of_a_tunnel_are_in_one_file_that_the_key_log_decrypts(
     assert tshark(file, "-Y", "wg && icmp", "-e", "icmp.type") == []
 
 
+def test_what_passed_just_before_the_gateway_s_end_is_captured(
+    tunnel: MakeTunnel, tmp_path: Path
+) -> None:
+    ends = tunnel("wgmpd", "wireguard-go", topology="compact")
+    left, right = ends.left, ends.right
+    file = tmp_path / "end.pcapng"
+    assert left.ping(right.inner4)
+    command = (WGMP, "capture", left.interface, "--inner", "-w", str(file))
+    capture = left.namespace.start(*command, log=tmp_path / "log")
+    wait_for(lambda: file.exists() and file.stat().st_size, LIMIT_S, "the capture begins")
+    capture.send_signal(signal.SIGSTOP)  # so that it comes late, as on a busy machine
+    assert left.ping(right.inner4)
+    left.process.terminate()
+    left.process.wait(LIMIT_S)
+    capture.send_signal(signal.SIGCONT)
+    assert capture.wait(LIMIT_S) == 0
+    assert [["8"], ["0"]] == tshark(file, "-Y", "icmp", "-e", "icmp.type")[:2]
+
+
 def test_dropped_packets_are_captured_with_their_reason(tunnel: MakeTunnel, tmp_path: Path) -> None:
     ends = tunnel("wgmpd", "wireguard-go")
     left, right = ends.left, ends.right
