@@ -54,39 +54,68 @@ def gateway() -> Iterator[Gateway]:
     made.taps.close()
 
 
+class Clock:
+    """The wall clock, and the one that nobody sets, in nanoseconds."""
+
+    def __init__(self) -> None:
+        self.wall_ns = 1_700_000_000_000_000_000
+        self.passed_ns = 0
+
+    def go_on(self, nanoseconds: int) -> None:
+        """Let time pass."""
+        self.wall_ns += nanoseconds
+        self.passed_ns += nanoseconds
+
+
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The wall clock in nanoseconds, in a list's only element."""
-    now = [1_700_000_000_000_000_000]
-    monkeypatch.setattr("time.time_ns", lambda: now[0])
-    return now
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Clocks that are set by hand."""
+    made = Clock()
+    monkeypatch.setattr("time.time_ns", lambda: made.wall_ns)
+    monkeypatch.setattr("time.monotonic", lambda: made.passed_ns / 1e9)
+    return made
 
 
 def test_copies_of_several_roles_come_in_the_order_of_their_times(
-    gateway: Gateway, clock: list[int]
+    gateway: Gateway, clock: Clock
 ) -> None:
     order = ["worker0", "admission", "worker0", "admission"]
     for role in order:
-        clock[0] += 1000
+        clock.go_on(1000)
         gateway.tap(role).packets(Kind.DATAGRAMS, DATAGRAM, [len(DATAGRAM)], Point.OUTER_IN)
     captured = gateway.reader.poll(everything=True)
     assert [each.role for each in captured] == order
     assert gateway.reader.poll(everything=True) == [], "each comes once"
 
 
-def test_a_copy_waits_for_older_ones_of_other_roles(gateway: Gateway, clock: list[int]) -> None:
+def test_a_copy_waits_for_older_ones_of_other_roles(gateway: Gateway, clock: Clock) -> None:
     tap, data, lengths = gateway.tap(), DATAGRAM, [len(DATAGRAM)]
     tap.packets(Kind.DATAGRAMS, data, lengths, Point.OUTER_OUT)
     assert gateway.reader.poll() == []
-    clock[0] -= 10_000_000  # admission began earlier, and is ready only now
+    clock.wall_ns -= 10_000_000  # admission began earlier, and is ready only now
     gateway.tap("admission").packets(Kind.DATAGRAMS, data, lengths, Point.OUTER_IN)
-    clock[0] += 30_000_000
+    clock.go_on(30_000_000)
     assert gateway.reader.poll() == []
-    clock[0] += 40_000_000
+    clock.go_on(40_000_000)
     assert [each.role for each in gateway.reader.poll()] == ["admission", "worker0"]
     tap.packets(Kind.DATAGRAMS, data, lengths, Point.OUTER_OUT)
     assert gateway.reader.poll() == []
     assert len(gateway.reader.poll(everything=True)) == 1, "at the end nothing is waited for"
+
+
+def test_a_clock_that_is_set_back_holds_up_nothing_and_loses_nothing(
+    gateway: Gateway, clock: Clock
+) -> None:
+    tap, data, lengths = gateway.tap(), DATAGRAM, [len(DATAGRAM)]
+    for _ in range(2):
+        tap.packets(Kind.DATAGRAMS, data, lengths, Point.OUTER_OUT)
+        clock.wall_ns -= 3600 * 10**9
+        assert gateway.reader.poll() == []
+        clock.go_on(60_000_000)
+        assert len(gateway.reader.poll()) == 1
+    tap.packets(Kind.DATAGRAMS, data, lengths, Point.OUTER_OUT)
+    clock.wall_ns -= 3600 * 10**9
+    assert len(gateway.reader.poll(everything=True)) == 1
 
 
 def test_a_plain_packet_loses_its_virtio_header_and_a_super_packet_is_cut(

@@ -27,7 +27,7 @@ _UDP = 17
 _HOP_LIMIT = 64
 
 # How long a copy waits for one that is older but comes later, from another ring.
-_SETTLE_NS = 50_000_000
+_SETTLE_S = 0.05
 
 
 class Captured(msgspec.Struct):
@@ -51,7 +51,8 @@ class TapReader:
         self._rings = list(zip(started.rings, map(RingReader, segments), strict=True))
         self._views = [RingView(segment) for segment in segments]
         self._lost_before = self._full()
-        self._waiting: list[Captured] = []
+        # With the monotonic time at which each was read.
+        self._waiting: list[tuple[float, Captured]] = []
 
     @property
     def lost(self) -> int:
@@ -63,16 +64,19 @@ class TapReader:
 
         `everything`: also what came just now, at the end.
         """
+        now = time.monotonic()
         for role, ring in self._rings:
             while (record := ring.peek()) is not None:
                 captured = self._read(role, record)
                 if captured is not None:
-                    self._waiting.append(captured)
+                    self._waiting.append((now, captured))
                 ring.release()
-        self._waiting.sort(key=lambda captured: captured.note.time_ns)
-        settled = time.time_ns() - (0 if everything else _SETTLE_NS)
-        ready = [each for each in self._waiting if each.note.time_ns <= settled]
-        del self._waiting[: len(ready)]
+        # The clock may be set meanwhile: what has waited takes along what has an older time.
+        self._waiting.sort(key=lambda waiting: waiting[1].note.time_ns)
+        settled = [everything or now - read_at >= _SETTLE_S for read_at, _ in self._waiting]
+        count = len(settled) - settled[::-1].index(True) if any(settled) else 0
+        ready = [captured for _, captured in self._waiting[:count]]
+        del self._waiting[:count]
         return ready
 
     def _full(self) -> int:

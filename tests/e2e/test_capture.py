@@ -88,7 +88,7 @@ def test_what_passed_just_before_the_gateway_s_end_is_captured(
     left.process.wait(LIMIT_S)
     capture.send_signal(signal.SIGCONT)
     assert capture.wait(LIMIT_S) == 0
-    assert [["8"], ["0"]] == tshark(file, "-Y", "icmp", "-e", "icmp.type")[:2]
+    assert tshark(file, "-Y", "icmp", "-e", "icmp.type")[:2] == [["8"], ["0"]]
 
 
 def test_dropped_packets_are_captured_with_their_reason(tunnel: MakeTunnel, tmp_path: Path) -> None:
