@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .rawpeer import RESPONSE, Initiation, kind_of
 from .site import Known, Site
+from .wire import Wire
 
 FLOODER = Path(__file__).parents[2] / "tools" / "flood.py"
 SOURCES = 20_000
@@ -38,19 +39,27 @@ class Flood:
 
 
 class Knocking:
-    """A peer's initiations under load, and the answers, which may come late."""
+    """A peer's initiations under load, and the answers, which may come late.
 
-    def __init__(self, known: Known) -> None:
+    `wire`: where it knocks, its own socket unless told otherwise.
+    """
+
+    def __init__(self, known: Known, wire: Wire | None = None) -> None:
         self.known = known
+        self._wire = wire or known.wire
         self._sent: dict[int, Initiation] = {}
 
     def knock(self, cookie: bytes, limit_s: float) -> tuple[Initiation, bytes] | None:
-        """Send an initiation; return the next answer, with what it answers, or None."""
+        """Send an initiation; return the next answer, with what it answers, or None.
+
+        Answers to what somebody else has sent from there are not heard.
+        """
         initiation = self.known.raw.initiation(cookie=cookie)
         self._sent[initiation.index] = initiation
-        self.known.wire.send(initiation.datagram)
-        answer = self.known.wire.poll(limit_s)
-        if answer is None:
-            return None
-        at = 8 if kind_of(answer) == RESPONSE else 4
-        return self._sent[struct.unpack_from("<I", answer, at)[0]], answer
+        self._wire.send(initiation.datagram)
+        while (answer := self._wire.poll(limit_s)) is not None:
+            at = 8 if kind_of(answer) == RESPONSE else 4
+            answered = self._sent.get(struct.unpack_from("<I", answer, at)[0])
+            if answered is not None:
+                return answered, answer
+        return None
