@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -57,10 +60,22 @@ def test_statistics_tell_every_process_ring_worker_and_peer(tunnel: MakeTunnel) 
     assert 0 <= peer["handshake_age_s"] < 30
 
 
-@pytest.mark.alone
-def test_statistics_are_readable_without_naming_the_only_interface(tunnel: MakeTunnel) -> None:
+@pytest.fixture
+def elsewhere() -> Iterator[Path]:
+    """A directory beside that of the control sockets, on the same file system."""
+    with TemporaryDirectory(dir="/run", prefix="wgmp-test") as path:
+        yield Path(path)
+
+
+def test_statistics_are_readable_without_naming_the_only_interface(
+    tunnel: MakeTunnel, elsewhere: Path
+) -> None:
     gateway = tunnel("wgmpd", "wireguard-go").left
     named = gateway.namespace.run(WGMP, "stats", gateway.interface).stdout
     for word in (gateway.interface, "tun_reader", "worker1>udp_writer", "endpoint"):
         assert word in named
-    assert json.loads(gateway.namespace.run(WGMP, "stats", "--json").stdout)["interface"]
+    # Others may run on this machine: not where this command looks.
+    (elsewhere / f"{gateway.interface}.sock").hardlink_to(f"/run/wgmp/{gateway.interface}.sock")
+    alone = ("unshare", "--mount", "sh", "-c", f'mount --bind {elsewhere} /run/wgmp; exec "$@"')
+    stats = gateway.namespace.run(*alone, "sh", WGMP, "stats", "--json").stdout
+    assert json.loads(stats)["interface"] == gateway.interface
