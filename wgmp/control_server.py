@@ -28,6 +28,7 @@ from wgmp.control import (
     encode,
 )
 from wgmp.errors import UNDECODABLE, ControlError
+from wgmp.hangup import hung_up
 from wgmp.observe.collect import collect
 from wgmp.socketpath import SocketPath
 from wgmp.taphost import Capture
@@ -150,8 +151,8 @@ class ControlServer:
         """
         hub = self._supervisor.events
         subscription = hub.subscribe()
-        hung_up = asyncio.ensure_future(_hung_up(reader))
-        hung_up.add_done_callback(lambda _: subscription.close())
+        gone = asyncio.ensure_future(hung_up(reader))
+        gone.add_done_callback(lambda _: subscription.close())
         try:
             writer.write(b"{}\n")
             while events := await subscription.take():
@@ -160,7 +161,7 @@ class ControlServer:
         except ConnectionError:
             return  # it hung up while we wrote
         finally:
-            hung_up.cancel()
+            gone.cancel()
             hub.unsubscribe(subscription)
 
     async def _capture(
@@ -180,7 +181,7 @@ class ControlServer:
             taphost.send_descriptors(writer.get_extra_info("socket").fileno(), descriptors)
             writer.write(encode(answer) + b"\n")
             await writer.drain()
-            await _hung_up(reader)
+            await hung_up(reader)
         except asyncio.CancelledError:
             read_on = True
             raise
@@ -190,12 +191,6 @@ class ControlServer:
 
 async def _no_upgrade(program: Sequence[str]) -> Upgraded:
     raise ControlError("this gateway cannot be handed over")
-
-
-async def _hung_up(reader: asyncio.StreamReader) -> None:
-    """Wait until the client has hung up; whatever it says until then is not kept."""
-    while await reader.read(_MAX_REQUEST_BYTES):
-        pass
 
 
 async def _read_request(reader: asyncio.StreamReader) -> Request | Refusal:

@@ -25,6 +25,7 @@ import msgspec
 
 from wgmp.agent.api import LINE_BYTES_MAX, Answer, Refusal, Request, Subscribe
 from wgmp.errors import UNDECODABLE, WgmpError
+from wgmp.hangup import see_off
 from wgmp.uapi_server import bind_socket
 
 log = logging.getLogger("wgmp")
@@ -184,16 +185,9 @@ class _Client:
             self.close()
 
     async def decline(self, refusal: Refusal, reader: asyncio.StreamReader) -> None:
-        """Say why to one that may not have spoken yet, and wait for it to hang up, but not long.
-
-        Hung up on at once, it would find that out when it speaks, and never read why.
-        """
+        """Say why to one that may not have spoken yet."""
         self.write(_encode(Answer(id=None, error=refusal)) + b"\n")
-        self._writer.write_eof()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_WORDS_S):
-                while await reader.read(LINE_BYTES_MAX):
-                    pass
+        await see_off(reader, self._writer, _LAST_WORDS_S)
 
     def close(self) -> None:
         """Hang up, once what was said is read, or soon anyhow."""

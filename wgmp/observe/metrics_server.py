@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from wgmp.errors import SocketError
+from wgmp.hangup import see_off
 from wgmp.hangwatch import HANG_LIMIT_S
 from wgmp.observe import collect
 from wgmp.observe.exposition import CONTENT_TYPE, write
@@ -102,14 +103,14 @@ class MetricsServer:
             if self._clients > _MAX_CLIENTS:
                 await _say(writer, 503, "too many clients\n")
                 if self._clients <= 2 * _MAX_CLIENTS:
-                    await _hung_up(reader, writer)
+                    await see_off(reader, writer, _LAST_WORDS_S)
                 return
             try:
                 async with asyncio.timeout(_REQUEST_LIMIT_S):
                     head = await reader.readuntil(b"\r\n\r\n")
             except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                 await _say(writer, 400, _ONE_REQUEST)
-                await _hung_up(reader, writer)
+                await see_off(reader, writer, _LAST_WORDS_S)
                 return
             async with asyncio.timeout(_ANSWER_LIMIT_S):
                 await self._answer(head, writer)
@@ -169,17 +170,6 @@ async def _say(writer: asyncio.StreamWriter, code: int, text: str, body: bool = 
         more.append("Allow: GET, HEAD")
     writer.write(_head(code, "text/plain; charset=utf-8", more) + (content if body else b""))
     await writer.drain()
-
-
-async def _hung_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Wait for a client that was not heard out to hang up, but not long.
-
-    Closed while it still speaks, the connection is reset, and the answer may be lost with it.
-    """
-    writer.write_eof()
-    async with asyncio.timeout(_LAST_WORDS_S):
-        while await reader.read(_MAX_REQUEST_BYTES):
-            pass
 
 
 def _head(code: int, content_type: str, more: list[str]) -> bytes:
