@@ -3,7 +3,7 @@
 | check | a gateway needs it | looked at |
 |---|---|---|
 | Python, cryptography | yes | versions |
-| CPU | yes | x86-64 (shm.py), its features, cores |
+| CPU | yes | x86-64, the native fast path, or one process (shm.py); its features, cores |
 | TUN device | yes | /dev/net/tun opens; whether the kernel has interfaces of several queues |
 | privileges | yes | CAP_NET_ADMIN |
 | sandbox | | what the roles of a gateway would run under |
@@ -41,6 +41,7 @@ from wgmp.netns import Namespaces
 from wgmp.sandbox import Sandbox
 from wgmp.shm import require_ordered_stores
 from wgmp.superpackets import Finding
+from wgmp.topology import Shape, choose
 
 TUN_DEVICE = Path("/dev/net/tun")
 
@@ -50,7 +51,8 @@ _MIN_CRYPTOGRAPHY = 47  # encrypt_into, decrypt_into
 _CAP_NET_ADMIN = 12
 # Below this a burst at full speed can overrun the socket before the reader runs.
 _GOOD_BUFFER_BYTES = 4 << 20
-_CPU_FEATURES = ("sse2", "ssse3", "avx", "avx2", "avx512f", "avx512vl", "bmi2", "adx", "aes")
+_X86_FEATURES = ("sse2", "ssse3", "avx", "avx2", "avx512f", "avx512vl", "bmi2", "adx", "aes")
+_ARM_FEATURES = ("asimd", "sve")
 _OFFLOAD_LIMIT_S = 60.0
 
 _TOOLS = {
@@ -84,6 +86,8 @@ class Check:
 
 def examine(offload: bool) -> Iterator[Check]:
     """Yield every check's result, offloads too if asked. Never raises for what is missing."""
+    # Loaded before the CPU is judged, it lends its fence to those that need one.
+    no_native = native_is_missing()
     yield check_python(sys.version_info[:3])
     yield check_cryptography(_installed("cryptography"))
     yield check_cpu(Path("/proc/cpuinfo").read_text(), len(os.sched_getaffinity(0)))
@@ -95,7 +99,7 @@ def examine(offload: bool) -> Iterator[Check]:
     for tool in _TOOLS:
         yield check_tool(tool)
     yield check_kernel_wireguard(Path("/"), platform.release())
-    yield check_fast_path(native_is_missing(), compiled=not str(ring.__file__).endswith(".py"))
+    yield check_fast_path(no_native, compiled=not str(ring.__file__).endswith(".py"))
     yield from _offloads() if offload else [_NOT_TESTED]
 
 
@@ -167,14 +171,15 @@ def _cpu_field(cpuinfo: str, name: str) -> str:
 
 def check_cpu(cpuinfo: str, cores: int) -> Check:
     """Judge the CPU: the text of /proc/cpuinfo, and how many cores may be used."""
-    flags = _cpu_field(cpuinfo, "flags").split()
-    features = " ".join(feature for feature in _CPU_FEATURES if feature in flags)
+    flags = (_cpu_field(cpuinfo, "flags") or _cpu_field(cpuinfo, "Features")).split()
+    features = " ".join(name for name in (*_X86_FEATURES, *_ARM_FEATURES) if name in flags)
     detail = f"{cpu_model(cpuinfo)}, {cores} core(s), {features or 'features not known'}"
     try:
-        require_ordered_stores()
+        if len(choose(Shape.AUTO, None, cores).processes) > 1:
+            require_ordered_stores()
     except RingError as error:
         return _check("CPU", False, detail, str(error), True)
-    if "avx2" not in flags:
+    if "sse2" in flags and "avx2" not in flags:
         detail += " (no avx2: ChaCha20-Poly1305 takes about twice as long)"
     return Check("CPU", State.OK, detail, needed=True)
 
@@ -202,11 +207,7 @@ def check_privileges(status: str) -> Check:
 
 def check_sandbox(limits: Sandbox) -> Check:
     """Judge what roles would run under. A gateway runs with less, and says so in its statistics."""
-    lacks = {
-        "another user": limits.user,
-        "seccomp": limits.seccomp,
-        "landlock": limits.landlock,
-    }
+    lacks = {"another user": limits.user, "seccomp": limits.seccomp, "landlock": limits.landlock}
     missing = [name for name, found in lacks.items() if not found]
     remedy = "run as root" if not limits.user else "a newer kernel has it"
     detail = f"{limits}" + (f"; without {', '.join(missing)}" if missing else "")

@@ -6,8 +6,8 @@ it once per record or less. A ring that is full loses the copy and counts it, as
 
 | word of the control segment | | written by |
 |---|---|---|
-| 0 | what is wanted: the sum of `INNER`, `OUTER`, `SECRETS`; 0 is nothing | the supervisor |
-| 1 | the peer id to copy and no other, plus 1; 0 for all | the supervisor |
+| 0 | what is wanted: the sum of `INNER`, `OUTER`, `SECRETS`, and above these 3 bits the peer id to
+copy and no other, plus 1; 0 for all. 0 is nothing | the supervisor |
 | 8 | 0: the reader of the rings is never woken, it comes by itself | nobody |
 
 A copy is a record with its `Annotation` in the header. What was dropped of it is known once the
