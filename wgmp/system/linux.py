@@ -59,8 +59,12 @@ def keep_from_children(mapping: mmap.mmap, keep: bool) -> None:
 
 
 def discard(mapping: mmap.mmap, start: int) -> None:
-    """Give the memory from byte `start` on, a page's first, back; it reads as zeros then."""
-    mapping.madvise(mmap.MADV_REMOVE, start)
+    """Give the memory from byte `start` on back; it reads as zeros then."""
+    # A page may be of 16 or 64 KiB, on aarch64: its rest is wiped.
+    page = min(-(-start // mmap.PAGESIZE) * mmap.PAGESIZE, len(mapping))
+    mapping[start:page] = bytes(page - start)
+    if page < len(mapping):
+        mapping.madvise(mmap.MADV_REMOVE, page)
 
 
 def keep_from_dumps(mapping: mmap.mmap) -> None:
