@@ -1,13 +1,14 @@
 """Taps: copies of records for `wgmp capture`, from roles that have packets in their hands.
 
 Each such role has a ring of its own for them, made before the fork; its memory is untouched until
-somebody captures, and given back afterwards. One word says whether anybody does: a role looks at
-it once per record or less. A ring that is full loses the copy and counts it, as any ring does.
+somebody captures, and given back afterwards. One word says whether anybody does, and what: a role
+looks at it once per record or less, and never sees half of a change. A ring that is full loses the
+copy and counts it, as any ring does.
 
 | word of the control segment | | written by |
 |---|---|---|
-| 0 | what is wanted: the sum of `INNER`, `OUTER`, `SECRETS`, and above these 3 bits the peer id to
-copy and no other, plus 1; 0 for all. 0 is nothing | the supervisor |
+| 0 | what is wanted: the sum of `INNER`, `OUTER`, `SECRETS`; 0 is nothing | the supervisor |
+| 0, above 3 bits | the peer id to copy and no other, plus 1; 0 for all | the supervisor |
 | 8 | 0: the reader of the rings is never woken, it comes by itself | nobody |
 
 A copy is a record with its `Annotation` in the header. What was dropped of it is known once the
@@ -32,7 +33,8 @@ INNER = 1
 OUTER = 2
 SECRETS = 4
 
-_WANTED, _PEER, _ASLEEP = 0, 1, 8
+_WANTED, _ASLEEP = 0, 8
+_SIDE_BITS = 3
 _SLOTS = 128
 
 NOBODY = -1
@@ -117,8 +119,8 @@ class Tap:
 
     def wants(self, point: Point, peer: int) -> bool:
         """Return whether packets of this peer are wanted from there."""
-        only = self._words[_PEER]
-        return bool(self._words[_WANTED] & point.side) and only in (0, peer + 1)
+        wanted = self._words[_WANTED]
+        return bool(wanted & point.side) and wanted >> _SIDE_BITS in (0, peer + 1)
 
     def around(
         self,
@@ -221,8 +223,7 @@ class Taps:
             left_over = RingReader(segment)
             while left_over.waiting():
                 left_over.release()
-        self._words[_PEER] = peer + 1
-        self._words[_WANTED] = wanted
+        self._words[_WANTED] = peer + 1 << _SIDE_BITS | wanted
         return [segment.descriptor for segment in self.rings.values()]
 
     def close(self) -> None:
