@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 from tests.terminal import MakeTerminal, Terminal
+from wgmp import shm
 from wgmp.errors import CommandError
 from wgmp.netns import Namespaces
 
@@ -38,6 +39,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test marked `root` where it cannot run, and say why."""
     if item.get_closest_marker("root") and (missing := _missing_for_root_tests()):
         pytest.skip(missing)
+
+
+@pytest.fixture
+def fences(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
+    """Be on a CPU that reorders stores: each fence takes and calls the next of these, if any."""
+    calls: list[Callable[[], object]] = []
+    monkeypatch.setattr(shm, "STORES_ARE_ORDERED", False)
+    monkeypatch.setattr(shm, "_fences", [lambda: calls and calls.pop(0)()])
+    return calls
 
 
 @pytest.fixture

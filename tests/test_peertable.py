@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from math import inf
 
 import pytest
@@ -32,6 +33,45 @@ def test_row_outlives_its_worker() -> None:
     figures = table.figures(7)
     assert (figures.endpoint, figures.last_handshake_ns) == (THERE, 123)
     assert (figures.rx_bytes, figures.tx_bytes) == (100, 50)
+
+
+def test_an_endpoint_and_its_version_keep_their_order_on_any_cpu(
+    fences: list[Callable[[], object]],
+) -> None:
+    table = PeerTable()
+    row = table.row(0)
+    row.adopt()
+    words, seen = row._words, []
+
+    def look() -> None:
+        seen.append((words[2], any(words[6:12])))
+
+    fences += [look, look]
+    row.set_endpoint(HERE, 0)
+    assert seen == [(1, False), (1, True)]
+    assert words[2] == 2
+    # Whoever reads it while it changes reads it again.
+    fences += [lambda: None, lambda: words.__setitem__(2, 4), look, look]
+    assert row.endpoint() == HERE
+    assert seen[2:] == [(4, True), (4, True)]
+
+
+def test_a_row_speaks_of_its_next_tenant_when_it_is_clean_on_any_cpu(
+    fences: list[Callable[[], object]],
+) -> None:
+    table = PeerTable()
+    table.row(0).adopt()
+    table.row(0).add_sent(5)
+    row = table.row(1 << ROW_BITS)
+    seen: list[tuple[int, int]] = []
+
+    def look() -> None:
+        seen.append((row._words[1], row._words[4]))
+
+    fences += [look, look, look]
+    row.adopt()
+    assert seen == [(1, 5), (0, 5), (0, 0)]
+    assert row.is_tenant()
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,32 @@ def test_corrupt_record_is_dropped_and_the_next_one_served(word: int, value: int
     assert RingView(segment).figures()["corrupt"] == 1
 
 
+def test_a_record_and_its_index_keep_their_order_on_any_cpu(
+    fences: list[Callable[[], object]],
+) -> None:
+    segment, bell = make()
+    writer, reader = RingWriter(segment, bell), RingReader(segment)
+    seen: list[tuple[int, ...]] = []
+
+    def look() -> None:
+        count = segment.words[PAGE_BYTES // WORD_BYTES] >> 32
+        seen.append((count, segment.words[8], segment.words[16]))
+
+    fences += [look, look]
+    put(writer, b"one")
+    # It is whole before the head is, and the head before the bell is looked at.
+    assert seen == [(1, 0, 0), (1, 1, 0)]
+    # What had changed when the head was seen is what is looked at.
+    fences.append(lambda: segment.bytes[PAGE_BYTES + 128 :].__setitem__(0, 9))
+    assert reader.peek() is None
+    put(writer, b"two")
+    assert reader.peek() is not None
+    fences.append(look)
+    reader.release()
+    assert seen[2:] == [(1, 2, 1)]
+    assert segment.words[16] == 2
+
+
 def test_impossible_head_drops_everything_and_goes_on() -> None:
     segment, bell = make()
     reader = RingReader(segment)

@@ -33,7 +33,7 @@ from wgmp.orders import row_of
 from wgmp.peerdrops import PeerDrops
 from wgmp.protocol.outcome import DropReason, Endpoint
 from wgmp.record import ENDPOINT_BYTES, pack_endpoint, unpack_endpoint
-from wgmp.shm import WORD_BYTES, LastingMemory, Segment, make
+from wgmp.shm import WORD_BYTES, LastingMemory, Segment, keep_order, make
 
 ROWS = 16_384
 ROW_WORDS = 16
@@ -121,7 +121,9 @@ class PeerRow:
     def is_tenant(self) -> bool:
         """Return whether the row speaks of this peer."""
         # The id is stored with one added: a fresh row's zero is nobody's.
-        return bool(self._words[self._start + _TENANT] == self._peer + 1)
+        found = bool(self._words[self._start + _TENANT] == self._peer + 1)
+        keep_order()
+        return found
 
     def adopt(self) -> bool:
         """Owner: take the row over; return whether a predecessor already kept it for this peer."""
@@ -130,9 +132,11 @@ class PeerRow:
             self._words[version] += self._words[version] & 1  # it died while writing
             return True
         self._words[self._start + _TENANT] = 0
+        keep_order()
         for word in range(_VERSION, ROW_WORDS):
             self._words[self._start + word] = 0
         self._drops.clear(row_of(self._peer))
+        keep_order()
         self._words[self._start + _TENANT] = self._peer + 1
         return False
 
@@ -160,7 +164,9 @@ class PeerRow:
         """Owner: the peer is at `endpoint` now; `serial`: of the order obeyed last (u32)."""
         packed = bytes(ENDPOINT_BYTES) if endpoint is None else pack_endpoint(endpoint)
         self._words[self._start + _VERSION] += 1
+        keep_order()
         self._put(_ENDPOINT, packed + serial.to_bytes(_SERIAL_BYTES, "little"))
+        keep_order()
         self._words[self._start + _VERSION] += 1
 
     def set_greatest_timestamp(self, timestamp: bytes) -> None:
@@ -195,7 +201,9 @@ class PeerRow:
         words, version_at = self._words, self._start + _VERSION
         for _ in range(_ATTEMPTS):
             version = words[version_at]
+            keep_order()
             endpoint = unpack_endpoint(self._get(_ENDPOINT, ENDPOINT_BYTES))
+            keep_order()
             if not version & 1 and words[version_at] == version:
                 return endpoint
         return None  # its writer died half-way; the successor writes it anew

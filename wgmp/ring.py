@@ -34,7 +34,7 @@ import os
 
 from wgmp.errors import RingError
 from wgmp.record import Record
-from wgmp.shm import PAGE_BYTES, STORES_ARE_ORDERED, Segment, full_fence
+from wgmp.shm import PAGE_BYTES, Segment, full_fence, keep_order
 from wgmp.system import open_bell, silence, strike
 
 MAGIC = 0x676E69725F706D77  # "wmp_ring", little-endian
@@ -160,8 +160,7 @@ class RingWriter:
         words = self._words
         head = words[HEAD_WORD]
         self._records[head % self._slots].finish()
-        if not STORES_ARE_ORDERED:
-            full_fence()
+        keep_order()
         words[HEAD_WORD] = head + 1
         waiting = head + 1 - words[TAIL_WORD]
         if waiting > words[HIGH_WATER_WORD]:
@@ -211,8 +210,7 @@ class RingReader:
                 words[CORRUPT_WORD] += 1
                 words[TAIL_WORD] = head
                 return None
-            if not STORES_ARE_ORDERED:
-                full_fence()
+            keep_order()
             record = self._records[tail % self._slots]
             if record.check():
                 return record
@@ -221,8 +219,7 @@ class RingReader:
 
     def release(self) -> None:
         """Give the slot of the record last peeked at back to the producer."""
-        if not STORES_ARE_ORDERED:
-            full_fence()
+        keep_order()
         self._words[TAIL_WORD] += 1
 
 

@@ -9,8 +9,13 @@ Aligned 8-byte loads and stores through `memoryview.cast("Q")` are single instru
 x86-64 stores become visible in program order and loads are not reordered, so publishing an
 index after its data needs nothing more. Only "store mine, then load yours" (a producer's
 index against a consumer's asleep flag) needs `full_fence`. Other CPUs order less: there
-(not STORES_ARE_ORDERED) the rings fence around each index as well, with a fence that only the
-native fast path has (`use_fence`); without it `require_ordered_stores` refuses.
+(not STORES_ARE_ORDERED) whoever publishes or observes says where the order matters
+(`keep_order`), with a fence that only the native fast path has (`use_fence`); without it
+`require_ordered_stores` refuses. A store that hangs on a load, as filling a slot does on having
+seen the tail, waits for it on any CPU.
+
+What a killed process has done is seen by its successor in the order of its program on any CPU: an
+interrupt is between two instructions, and the kernel's own locks stand between the two.
 """
 
 from __future__ import annotations
@@ -49,6 +54,12 @@ def full_fence() -> None:
     else:
         _lock.acquire()
         _lock.release()
+
+
+def keep_order() -> None:
+    """Order earlier loads and stores before later ones; x86-64 does, but for loads after stores."""
+    if not STORES_ARE_ORDERED:
+        full_fence()
 
 
 def require_ordered_stores() -> None:
@@ -97,7 +108,7 @@ class Segment:
         system.keep_from_children(self._mapping, keep)
 
     def discard(self, start: int) -> None:
-        """Give the memory from byte `start` on, a page's first, back; it reads as zeros then."""
+        """Give the memory from byte `start` on back; it reads as zeros then."""
         system.discard(self._mapping, start)
 
     def _map(self) -> None:
