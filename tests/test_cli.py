@@ -13,7 +13,7 @@ import pytest
 
 from wgmp import __version__, gateway, keys
 from wgmp.cli import main, main_wgmpd
-from wgmp.fastpath.choice import Choice
+from wgmp.fastpath.choice import Aead, Choice
 from wgmp.logs import LogFormat, LogLevel
 from wgmp.options import Options
 from wgmp.topology import Shape
@@ -42,7 +42,7 @@ def test_every_option_of_supervise_reaches_the_gateway(started: list[Options]) -
         *("--config", "wg0.conf", "--workers", "3", "--topology", "pipeline"),
         *("--tun-queues", "2", "--offload", "off", "--metrics", "127.0.0.1:9586"),
         *("--log-format", "json", "--sessions", "private", "--user", "somebody", "--no-sandbox"),
-        *("--fastpath", "reference", "--run-hooks", "--foreground"),
+        *("--fastpath", "native", "--aead", "ipsec-mb", "--run-hooks", "--foreground"),
     )
     assert main(["supervise", "wg0", *options]) == 0
     assert started == [
@@ -53,7 +53,8 @@ def test_every_option_of_supervise_reaches_the_gateway(started: list[Options]) -
             topology=Shape.PIPELINE,
             tun_queues=2,
             offload=False,
-            fastpath=Choice.REFERENCE,
+            fastpath=Choice.NATIVE,
+            aead=Aead.IPSEC_MB,
             sandbox=False,
             user="somebody",
             shared_sessions=False,

@@ -321,6 +321,15 @@ def test_the_fast_path_that_runs_is_named_with_the_reason_when_it_is_the_slow_on
     assert "Rust" in slow.remedy
 
 
+def test_the_aeads_there_are_are_named_with_the_reason_why_one_is_not() -> None:
+    there = doctor.check_aead("")
+    assert "--aead ipsec-mb" in there.remedy
+    reason = "it is version 1.2.0, not 1.3 or a later 1"
+    missing = doctor.check_aead(reason)
+    assert (missing.state, missing.remedy) == (State.OK, "")
+    assert missing.detail == f"ring; not ipsec-mb: {reason}"
+
+
 def test_it_is_told_whether_the_roles_were_compiled() -> None:
     assert "interpreted" in doctor.check_fast_path("", compiled=False).detail
     assert "compiled" in doctor.check_fast_path("", compiled=True).detail

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wgmp.errors import ConfigError
-from wgmp.fastpath.choice import Choice
+from wgmp.fastpath.choice import Aead, Choice
 from wgmp.logs import LogFormat
 from wgmp.options import LogLevel, Options, Shape, check_interface_name, read_options
 
@@ -64,6 +64,7 @@ def test_the_command_line_goes_before_the_environment() -> None:
         ("WGMP_OFFLOAD", "on", "write auto or off"),
         ("WGMP_SANDBOX", "no", "write auto or off"),
         ("WGMP_FASTPATH", "rust", "write auto, native, reference"),
+        ("WGMP_AEAD", "auto", "write ring, ipsec-mb"),
         ("WGMP_SESSIONS", "none", "write shared or private"),
         ("WGMP_METRICS", "9586", "for example 127.0.0.1:9586"),
         ("WGMP_METRICS", "localhost:9586", "for example 127.0.0.1:9586"),
@@ -92,6 +93,7 @@ def test_bad_values_are_told_with_the_variable(variable: str, value: str, remedy
         ("WGMP_OFFLOAD", "offload", "off", "offload", False),
         ("WGMP_OFFLOAD", "offload", "auto", "offload", True),
         ("WGMP_FASTPATH", "fastpath", "native", "fastpath", Choice.NATIVE),
+        ("WGMP_AEAD", "aead", "ipsec-mb", "aead", Aead.IPSEC_MB),
         ("WGMP_SANDBOX", "sandbox", "off", "sandbox", False),
         ("WGMP_USER", "user", "daemon", "user", "daemon"),
         ("WGMP_SESSIONS", "sessions", "private", "shared_sessions", False),

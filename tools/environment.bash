@@ -26,6 +26,16 @@ need_packages() {
     install_packages "${missing[@]}"
 }
 
+# need_library FILE:PACKAGE - the same for a shared library.
+need_library() {
+    ldconfig -p | grep -qF "${1%%:*}" && return 0
+    if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
+        echo "missing: ${1#*:} (as root: apt-get install ${1#*:})" >&2
+        return 1
+    fi
+    install_packages "${1#*:}"
+}
+
 install_packages() {
     echo "== installing Debian packages: $*"
     apt-get -qq update

@@ -52,9 +52,9 @@ def make_wgmpd_parser() -> argparse.ArgumentParser:
         prog="wgmpd",
         description="Start a WireGuard gateway on a new interface, as wireguard-go does.",
         epilog="WGMP_WORKERS, WGMP_TOPOLOGY, WGMP_TUN_QUEUES, WGMP_CONFIG, WGMP_OFFLOAD, "
-        "WGMP_FASTPATH, WGMP_SESSIONS, WGMP_METRICS, WGMP_SANDBOX, WGMP_USER, WGMP_LOG_FORMAT, "
-        "LOG_LEVEL, WG_TUN_FD, WG_UAPI_FD, WG_TUN_NAME_FILE (macOS) and WG_PROCESS_FOREGROUND "
-        "are read from the environment.",
+        "WGMP_FASTPATH, WGMP_AEAD, WGMP_SESSIONS, WGMP_METRICS, WGMP_SANDBOX, WGMP_USER, "
+        "WGMP_LOG_FORMAT, LOG_LEVEL, WG_TUN_FD, WG_UAPI_FD, WG_TUN_NAME_FILE (macOS) and "
+        "WG_PROCESS_FOREGROUND are read from the environment.",
     )
     parser.add_argument("-f", "--foreground", action="store_true", help="do not detach")
     parser.add_argument("--version", action="version", version=f"wgmp {__version__}")
@@ -108,6 +108,11 @@ def make_parser() -> argparse.ArgumentParser:
         "--fastpath",
         metavar="auto|native|reference",
         help="what works on packets: native (Rust, where it was built) or plain Python",
+    )
+    supervise.add_argument(
+        "--aead",
+        metavar="ring|ipsec-mb",
+        help="whose ChaCha20-Poly1305 native has: ring's, or ipsec-mb's, faster with AVX-512",
     )
     supervise.add_argument(
         "--run-hooks", action="store_true", help="run PreUp, PostUp, PreDown and PostDown"

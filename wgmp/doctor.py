@@ -11,6 +11,7 @@
 | namespaces | | one is made and removed |
 | wg, wg-quick, ip | | found in PATH |
 | fast path | | the native one, and compiled roles, where they were built with the package |
+| AEAD | | whether there is another than ring's to ask for |
 | kernel WireGuard | | loaded, built in, or a module of this kernel |
 | offloads | | with --offload: super-packets are sent, see superpackets.py |
 
@@ -36,7 +37,7 @@ import msgspec
 
 from wgmp import ring, sandbox, tun, udp
 from wgmp.errors import CommandError, RingError
-from wgmp.fastpath.choice import native_is_missing
+from wgmp.fastpath.choice import ipsec_mb_is_missing, native_is_missing
 from wgmp.netns import Namespaces
 from wgmp.sandbox import Sandbox
 from wgmp.shm import require_ordered_stores
@@ -100,6 +101,8 @@ def examine(offload: bool) -> Iterator[Check]:
         yield check_tool(tool)
     yield check_kernel_wireguard(Path("/"), platform.release())
     yield check_fast_path(no_native, compiled=not str(ring.__file__).endswith(".py"))
+    if not no_native:
+        yield check_aead(ipsec_mb_is_missing())
     yield from _offloads() if offload else [_NOT_TESTED]
 
 
@@ -117,6 +120,14 @@ def check_fast_path(missing: str, *, compiled: bool) -> Check:
         f"reference, in Python on cryptography and numpy; no native one: {missing}",
         "for speed, install wgmp again on a machine with Rust 1.88 or newer",
     )
+
+
+def check_aead(missing: str) -> Check:
+    """Say which AEADs the native fast path can have. `missing`: why not ipsec-mb, "" if it can."""
+    if missing:
+        return Check("AEAD", State.OK, f"ring; not ipsec-mb: {missing}")
+    detail = "ring, or ipsec-mb, which is faster on this CPU"
+    return Check("AEAD", State.OK, detail, "--aead ipsec-mb chooses it")
 
 
 _NOT_TESTED = Check(

@@ -16,8 +16,8 @@ Entries = Sequence[tuple[str, str]]
 
 ENVIRONMENT: Entries = (
     (
-        "WGMP_WORKERS, WGMP_TOPOLOGY, WGMP_TUN_QUEUES, WGMP_CONFIG, WGMP_OFFLOAD, WGMP_FASTPATH, "
-        "WGMP_USER, WGMP_SESSIONS, WGMP_METRICS, WGMP_LOG_FORMAT",
+        "WGMP_WORKERS, WGMP_TOPOLOGY, WGMP_TUN_QUEUES, WGMP_CONFIG, WGMP_OFFLOAD, "
+        "WGMP_FASTPATH, WGMP_AEAD, WGMP_USER, WGMP_SESSIONS, WGMP_METRICS, WGMP_LOG_FORMAT",
         "what the options of these names say, which go before them",
     ),
     ("WGMP_SANDBOX", "off: as --no-sandbox"),

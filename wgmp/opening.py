@@ -85,7 +85,7 @@ def open_gateway(start: Start) -> Opened:
             shared_sessions=options.shared_sessions,
             inherited=inherited,
             manager=start.manager,
-            fastpath=load(options.fastpath),
+            fastpath=load(options.fastpath, options.aead),
         )
         metrics = _metrics(start, supervisor)
         listener = inherited.control or uapi_server.bind_socket(control.socket_path(interface))

@@ -8,6 +8,7 @@
 | WGMP_CONFIG | --config | a file |
 | WGMP_OFFLOAD | --offload | auto, off |
 | WGMP_FASTPATH | --fastpath | auto, native, reference |
+| WGMP_AEAD | --aead | ring, ipsec-mb |
 | | --run-hooks | |
 | WGMP_SANDBOX | --no-sandbox | auto, off |
 | WGMP_USER | --user | a user's name |
@@ -35,7 +36,7 @@ import msgspec
 
 from wgmp.addresses import parse_address, split_host_port
 from wgmp.errors import ConfigError
-from wgmp.fastpath.choice import Choice
+from wgmp.fastpath.choice import Aead, Choice
 from wgmp.logs import LogFormat, LogLevel
 from wgmp.topology import MAX_QUEUES, MAX_WORKERS, Shape
 
@@ -65,6 +66,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     tun_queues: int = 1
     offload: bool = True
     fastpath: Choice = Choice.AUTO
+    aead: Aead = Aead.RING
     sandbox: bool = True
     user: str = ""
     shared_sessions: bool = True
@@ -87,6 +89,7 @@ def read_options(
     tun_queues: str | None = None,
     offload: str | None = None,
     fastpath: str | None = None,
+    aead: str | None = None,
     log_format: str | None = None,
     sandbox: str | None = None,
     user: str | None = None,
@@ -108,10 +111,11 @@ def read_options(
         interface=check_interface_name(interface),
         config=Path(file) if file else None,
         workers=_workers(*choose(workers, "--workers", "WGMP_WORKERS")),
-        topology=_auto_or_one_of(Shape, *choose(topology, "--topology", "WGMP_TOPOLOGY")),
+        topology=_one_of(Shape.AUTO, *choose(topology, "--topology", "WGMP_TOPOLOGY")),
         tun_queues=_tun_queues(*choose(tun_queues, "--tun-queues", "WGMP_TUN_QUEUES")),
         offload=_switch(*choose(offload, "--offload", "WGMP_OFFLOAD")),
-        fastpath=_auto_or_one_of(Choice, *choose(fastpath, "--fastpath", "WGMP_FASTPATH")),
+        fastpath=_one_of(Choice.AUTO, *choose(fastpath, "--fastpath", "WGMP_FASTPATH")),
+        aead=_one_of(Aead.RING, *choose(aead, "--aead", "WGMP_AEAD")),
         sandbox=_switch(*choose(sandbox, "--sandbox", "WGMP_SANDBOX")),
         user=choose(user, "--user", "WGMP_USER")[1],
         shared_sessions=_sessions(*choose(sessions, "--sessions", "WGMP_SESSIONS")),
@@ -184,9 +188,10 @@ def _address(name: str, text: str) -> tuple[str, int] | None:
     return host, port
 
 
-def _auto_or_one_of(kind: type[_Enum], name: str, text: str) -> _Enum:
+def _one_of(default: _Enum, name: str, text: str) -> _Enum:
+    kind = type(default)
     try:
-        return kind(text or "auto")
+        return kind(text) if text else default
     except ValueError:
         raise ConfigError(f"{name}: {text!r} is not possible: write {', '.join(kind)}") from None
 

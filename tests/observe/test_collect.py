@@ -36,7 +36,8 @@ def test_a_snapshot_says_what_runs(gateway: Standing) -> None:
     told = gateway.snapshot()
     assert (told.interface, told.version, told.shape) == ("wg0", __version__, "pipeline")
     assert (told.workers_count, told.listen_port, told.fwmark) == (2, 51821, 7)
-    assert told.fastpath == gateway.fabric.fastpath.NAME
+    fastpath = gateway.fabric.fastpath
+    assert (told.fastpath, told.aead) == (fastpath.NAME, fastpath.AEAD)
     assert told.sandbox.startswith("user nobody")
     assert 3600 <= told.uptime_s < 3660
     assert {stage.name for stage in told.stages} >= {"tun_reader", "worker1 out", "worker1 in"}

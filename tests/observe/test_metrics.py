@@ -97,7 +97,9 @@ def test_a_peer_s_bytes_are_received_and_sent_as_its_worker_counted_them(
 def test_the_gateway_says_what_it_is(gateway: Standing) -> None:
     public_key = to_base64(public_key_of(PRIVATE))
     assert scraped(gateway, "wireguard_device_info") == {(public_key,): 1}
-    assert scraped(gateway, "wgmp_info") == {(__version__, "pipeline"): 1}
+    fastpath = gateway.fabric.fastpath
+    runs = __version__, "pipeline", fastpath.NAME, fastpath.AEAD
+    assert scraped(gateway, "wgmp_info") == {runs: 1}
     (uptime_s,) = scraped(gateway, "wgmp_uptime_seconds").values()
     assert 3600 <= uptime_s < 3660
     gateway.peer(1)

@@ -33,7 +33,7 @@ def test_the_heading_says_what_runs_and_what_became_of_handshakes() -> None:
     told.offloads = {"tun_tcp": True, "udp_gro": False}
     told.handshakes = HandshakeFigures(1, 2, 3, 4, 5, 6, True, {"bad_mac1": 7, "no_handshake": 8})
     assert report(told).split("\n\n")[0].splitlines() == [
-        "wg0: wgmp 1.2.3, compact, 1 worker(s), native fast path, UDP port 51820, up 2h",
+        "wg0: wgmp 1.2.3, compact, 1 worker(s), native fast path, AEAD ring, UDP port 51820, up 2h",
         "offloads: tun_tcp on, udp_gro off",
         "sandbox: off",
         "handshakes: 1 begun, 2 answered, 3 completed, 4 given up; "

@@ -44,6 +44,7 @@ def snapshot(at: float, peers: list[PeerFigures], packets: int = 0) -> Snapshot:
         listen_port=51820,
         fwmark=0,
         fastpath="native",
+        aead="ring",
         taken_at=at,
         uptime_s=at,
         offloads={},

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import repeat as again
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from wgmp.fastpath.choice import Choice, load, native_is_missing
+from wgmp.fastpath import reference
+from wgmp.fastpath.choice import ipsec_mb_is_missing, native_is_missing
+from wgmp.fastpath.interface import FastPath
 
 from .fastpath import TRAIN, functions
 from .figures import Section
 
+if TYPE_CHECKING:
+    from wgmp.fastpath.native import Native
+
 SIZES = (64, 512, 1420)
 
-_NATIVE, _BARE_NATIVE = "native", "its bare AEAD"
-_REFERENCE, _BARE_REFERENCE = "reference", "its bare AEAD in Python"
 # Long enough for the clock, short enough that all columns see the same machine.
 _SAMPLE_S = 0.1
 _TAG_BYTES = 16
@@ -24,34 +29,47 @@ _TAG_BYTES = 16
 NOTE = f"""\
 Time per packet of one call after another on {TRAIN} packets of a TCP flow, of that size each (IP
 header included), as a super-packet or one by one, from a ring into a ring. The bare AEAD seals or
-opens as many bytes and does nothing else: the crate's in the native column, for the reference one
-`encrypt_into` or `decrypt_into` of cryptography's ChaCha20Poly1305."""
+opens as many bytes and does nothing else: `ring`'s in the native column, ipsec-mb's in that of
+`--aead ipsec-mb` where it can be used, for the reference one `encrypt_into` or `decrypt_into` of
+cryptography's ChaCha20Poly1305."""
+
+# Given a size, and whether to open: a call that does so with TRAIN packets and nothing else.
+Bare = Callable[[int, bool], Callable[[], object]]
 
 
 def run(repeats: int, tell: Callable[[str], None]) -> Section:
     """Measure; return the table. `tell` is given a line per function."""
-    columns = [] if native_is_missing() else [_NATIVE, _BARE_NATIVE]
-    columns += [_REFERENCE, _BARE_REFERENCE]
-    pairs = list(zip(columns[::2], columns[1::2], strict=True))
+    variants = list(_variants())
+    columns = [column for fast, alone, _, _ in variants for column in (fast, alone)]
+    pairs = [(fast, alone) for fast, alone, _, _ in variants]
     section = Section("Functions of the fast path", NOTE, columns, pairs)
     for size in SIZES:
-        for fast, bare in pairs:
-            fastpath = load(Choice(fast))
+        for fast, alone, fastpath, bare in variants:
             for function in functions(fastpath, size):
                 what = f"{function.name}, {size} bytes"
                 opening = function.name.startswith("open")
-                alone = _native_aead if fast == _NATIVE else _python_aead
                 for repeat in range(repeats):
                     section.add(repeat, fast, what, "us", _microseconds(function.call))
-                    section.add(repeat, bare, what, "us", _microseconds(alone(size, opening)))
+                    section.add(repeat, alone, what, "us", _microseconds(bare(size, opening)))
                 tell(f"{function.name}, {size} bytes, {fast}")
     return section
 
 
-def _native_aead(size: int, opening: bool) -> Callable[[], object]:
-    import wgmp.fastpath.native._native as _native
+def _variants() -> Iterator[tuple[str, str, FastPath, Bare]]:
+    """Yield each fast path there is: its column and that of its bare AEAD, itself, and that."""
+    if not native_is_missing():
+        from wgmp.fastpath.native import IPSEC_MB, Native
 
-    return lambda: _native.bare_aead(size, TRAIN, opening)
+        native = Native()
+        yield "native", "its bare AEAD", native, _repeating(native)
+        if not ipsec_mb_is_missing():
+            native = Native(IPSEC_MB)
+            yield "native, ipsec-mb", "bare ipsec-mb", native, _repeating(native)
+    yield "reference", "its bare AEAD in Python", reference, _python_aead
+
+
+def _repeating(native: Native) -> Bare:
+    return lambda size, opening: partial(native.aead.repeat, size, TRAIN, opening)
 
 
 def _python_aead(size: int, opening: bool) -> Callable[[], object]:

@@ -1,4 +1,4 @@
-"""Which fast path runs: the native one where it was built, else the reference one."""
+"""Which fast path runs, the native one where it was built, else the reference one; whose AEAD."""
 
 from __future__ import annotations
 
@@ -21,8 +21,29 @@ class Choice(StrEnum):
     REFERENCE = "reference"
 
 
-def load(choice: Choice) -> FastPath:
-    """Return the fast path; raises ConfigError when NATIVE is asked for and cannot be had."""
+class Aead(StrEnum):
+    """Whose ChaCha20-Poly1305 the native fast path uses. None is chosen that was not asked for."""
+
+    RING = "ring"
+    IPSEC_MB = "ipsec-mb"
+
+
+def load(choice: Choice, aead: Aead = Aead.RING) -> FastPath:
+    """Return the fast path; raises ConfigError when what is asked for cannot be had."""
+    fastpath = _load(choice)
+    if aead is Aead.RING:
+        return fastpath
+    if fastpath.NAME != Choice.NATIVE:
+        raise ConfigError(f"the AEAD {aead} is for the native fast path: use ring with reference")
+    from wgmp.fastpath import native
+
+    try:
+        return native.Native(native.IPSEC_MB)
+    except ImportError as error:
+        raise ConfigError(f"the AEAD {aead} cannot be used here: {error}: use ring") from error
+
+
+def _load(choice: Choice) -> FastPath:
     if not system.FULL:
         if choice is Choice.NATIVE:
             raise ConfigError(
@@ -35,7 +56,7 @@ def load(choice: Choice) -> FastPath:
         if not missing and choice is not Choice.REFERENCE:
             from wgmp.fastpath import native
 
-            return native
+            return native.Native()
         if choice is Choice.NATIVE:
             raise ConfigError(
                 f"there is no native fast path: {missing}: install wgmp again on a machine with "
@@ -52,6 +73,17 @@ def native_is_missing() -> str:
         return "it is for Linux"
     try:
         from wgmp.fastpath import native  # noqa: F401
+    except ImportError as error:
+        return str(error)
+    return ""
+
+
+def ipsec_mb_is_missing() -> str:
+    """Return why the native fast path cannot have ipsec-mb's AEAD, "" if it can."""
+    try:
+        from wgmp.fastpath import native
+
+        native.Native(native.IPSEC_MB)
     except ImportError as error:
         return str(error)
     return ""

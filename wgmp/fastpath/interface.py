@@ -197,9 +197,10 @@ class Turns(Protocol):
 
 
 class FastPath(Protocol):
-    """An implementation: a module with these functions. `NAME`: as options and statistics say."""
+    """An implementation. `NAME`, and whose `AEAD` it has: as options and statistics say."""
 
     NAME: str
+    AEAD: str
 
     def allowed_ips(self) -> AllowedIPs:
         """Return an empty table."""

@@ -32,8 +32,10 @@ from wgmp.ring import Doorbell, RingReader, RingWriter
 from wgmp.stream import RecordStream
 
 NAME = "reference"
+AEAD = "cryptography"
 
 __all__ = [
+    "AEAD",
     "NAME",
     "allowed_ips",
     "datagram_intake",

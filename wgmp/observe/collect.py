@@ -52,6 +52,7 @@ def collect(supervisor: Supervisor) -> Snapshot:
         listen_port=device.listen_port,
         fwmark=device.fwmark,
         fastpath=fabric.fastpath.NAME,
+        aead=fabric.fastpath.AEAD,
         taken_at=time.monotonic(),
         uptime_s=boottime() - supervisor.started_at,
         offloads=offloads(supervisor),

@@ -42,7 +42,14 @@ def gateway_families(supervisor: Supervisor) -> Iterator[Family]:
         "Always 1; the device's public key",
         [(labels(device=interface, public_key=public_key), 1)],
     )
-    build = labels(interface=interface, version=__version__, shape=str(supervisor.topology.shape))
+    fastpath = supervisor.fabric.fastpath
+    build = labels(
+        interface=interface,
+        version=__version__,
+        shape=str(supervisor.topology.shape),
+        fastpath=fastpath.NAME,
+        aead=fastpath.AEAD,
+    )
     yield Family("wgmp_info", "gauge", "Always 1; what runs", [(build, 1)])
     own = labels(interface=interface)
     uptime_s = boottime() - supervisor.started_at

@@ -29,7 +29,7 @@ def _heading(snapshot: Snapshot) -> str:
         [
             f"{snapshot.interface}: wgmp {snapshot.version}, {snapshot.shape}, "
             f"{snapshot.workers_count} worker(s), {snapshot.fastpath} fast path, "
-            f"UDP port {snapshot.listen_port}, up {age(snapshot.uptime_s)}",
+            f"AEAD {snapshot.aead}, UDP port {snapshot.listen_port}, up {age(snapshot.uptime_s)}",
             f"offloads: {', '.join(states)}",
             f"sandbox: {snapshot.sandbox}",
             f"handshakes: {shakes.begun} begun, {shakes.answered} answered, "

@@ -115,6 +115,7 @@ class Snapshot(msgspec.Struct):
     listen_port: int
     fwmark: int
     fastpath: str
+    aead: str
     taken_at: float
     uptime_s: float
     offloads: dict[str, bool]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from functools import partial
 
 import wgmp.fastpath.native._native as _native
 from wgmp.counters import Block
@@ -32,12 +33,12 @@ from wgmp.ring import Doorbell, RingReader, RingWriter
 from wgmp.shm import use_fence
 from wgmp.tun import TunQueue
 
-NAME = "native"
+# The library of version 1, by its soname.
+IPSEC_MB = "libIPSec_MB.so.1"
 
 if _wrong := disagreements(_native.layout_table()):
     raise ImportError(f"the native fast path was built from other sources: {', '.join(_wrong)}")
 
-allowed_ips = _native.AllowedIPs
 use_fence(_native.full_fence)
 
 
@@ -53,12 +54,12 @@ def _reader(ring: RingReader) -> _native.RingReader:
     return ring.fast
 
 
-def _session(keypair: Keypair, peer: int) -> _native.Session:
+def _session(aead: _native.Aead, keypair: Keypair, peer: int) -> _native.Session:
     """Return the extension's form of the keypair, made at its first use."""
     if not isinstance(keypair.fast, _native.Session):
         keys = keypair.keys
         keypair.fast = _native.Session(
-            keys.sending, keys.receiving, keypair.remote_index, peer, keypair.state
+            aead, keys.sending, keys.receiving, keypair.remote_index, peer, keypair.state
         )
     return keypair.fast
 
@@ -155,14 +156,18 @@ def _by_family(sockets: list[socket.socket]) -> tuple[int, int]:
 class Sealer:
     """The worker's way out."""
 
-    def __init__(self, out: RingWriter, counters: Block, drops: PeerDrops) -> None:
+    def __init__(
+        self, aead: _native.Aead, out: RingWriter, counters: Block, drops: PeerDrops
+    ) -> None:
+        self._aead = aead
         self.native = _native.Sealer(_writer(out), counters.words, drops.bytes)
 
     def seal(
         self, ring: RingReader, keypair: Keypair, peer: int, endpoint: bytes, mtu: int
     ) -> tuple[int, int]:
         """Seal the ring's records from the oldest on, while they are packets of `peer`."""
-        return self.native.seal(_reader(ring), _session(keypair, peer), endpoint, mtu)
+        session = _session(self._aead, keypair, peer)
+        return self.native.seal(_reader(ring), session, endpoint, mtu)
 
 
 class Opener:
@@ -170,6 +175,7 @@ class Opener:
 
     def __init__(
         self,
+        aead: _native.Aead,
         out: RingWriter,
         allowed_ips: AllowedIPs,
         counters: Block,
@@ -181,6 +187,7 @@ class Opener:
         self.native = _native.Opener(
             _writer(out), allowed_ips, counters.words, drops.bytes, TCP in coalesce, UDP in coalesce
         )
+        self._aead = aead
         self._find = find
 
     def open(self, ring: RingReader) -> tuple[list[Received], list[Refused]]:
@@ -190,13 +197,14 @@ class Opener:
 
     def _session(self, index: int) -> _native.Session | DropReason:
         found = self._find(index)
-        return found if isinstance(found, DropReason) else _session(*found)
+        return found if isinstance(found, DropReason) else _session(self._aead, *found)
 
 
 class Leases:
     """The worker's leases."""
 
-    def __init__(self, peers: PeerTable) -> None:
+    def __init__(self, aead: _native.Aead, peers: PeerTable) -> None:
+        self._aead = aead
         self.native = _native.Leases(peers.bytes)
         self.revoke: Callable[[int], None] = self.native.revoke
         self.clear: Callable[[], None] = self.native.clear
@@ -204,15 +212,8 @@ class Leases:
 
     def grant(self, keypair: Keypair, peer: int, endpoint: bytes, mtu: int, until: float) -> None:
         """Let whole turns go on with the keypair."""
-        self.native.grant(_session(keypair, peer), keypair.local_index, endpoint, mtu, until)
-
-
-packet_writer = PacketWriter
-datagram_intake = DatagramIntake
-datagram_writer = DatagramWriter
-sealer = Sealer
-opener = Opener
-leases = Leases
+        session = _session(self._aead, keypair, peer)
+        self.native.grant(session, keypair.local_index, endpoint, mtu, until)
 
 
 def turns(
@@ -240,3 +241,25 @@ def turns(
             case _:
                 made.add_none(rings)
     return made
+
+
+class Native:
+    """The fast path itself. `ipsec_mb`: the library whose AEAD it has instead of ring's.
+
+    Raises ImportError: why that one cannot be used here.
+    """
+
+    NAME = "native"
+    allowed_ips = _native.AllowedIPs
+    packet_intake = staticmethod(packet_intake)
+    packet_writer = PacketWriter
+    datagram_intake = DatagramIntake
+    datagram_writer = DatagramWriter
+    turns = staticmethod(turns)
+
+    def __init__(self, ipsec_mb: str | None = None) -> None:
+        aead = _native.Aead.ring() if ipsec_mb is None else _native.Aead.ipsec_mb(ipsec_mb)
+        self.aead, self.AEAD = aead, aead.name
+        self.sealer = partial(Sealer, aead)
+        self.opener = partial(Opener, aead)
+        self.leases = partial(Leases, aead)

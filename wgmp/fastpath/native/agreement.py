@@ -12,7 +12,7 @@ from wgmp.protocol.outcome import DropReason
 from wgmp.shm import PAGE_BYTES
 
 # One more with every change to a function of the extension (native/src/layout.rs).
-_VERSION = 1
+_VERSION = 2
 
 
 def expected() -> dict[str, int]:

@@ -5,7 +5,7 @@
 
 /// wgmp/fastpath/native/agreement.py: one more with every change to what Python calls here.
 pub mod interface {
-    pub const VERSION: usize = 1;
+    pub const VERSION: usize = 2;
 }
 
 /// wgmp/ring.py: words of a ring's header, and where its slots begin.

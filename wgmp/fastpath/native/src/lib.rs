@@ -18,12 +18,14 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 pub mod address;
+pub mod aead;
 pub mod allowedips;
 pub mod checksum;
 pub mod coalesce;
 pub mod counters;
 pub mod finder;
 pub mod gather;
+pub mod ipsec_mb;
 pub mod layout;
 pub mod lease;
 pub mod memory;
@@ -60,7 +62,7 @@ fn layout_table(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(full_fence, module)?)?;
     module.add_function(wrap_pyfunction!(layout_table, module)?)?;
-    module.add_function(wrap_pyfunction!(session::bare_aead, module)?)?;
+    module.add_class::<aead::Aead>()?;
     module.add_class::<allowedips::AllowedIPs>()?;
     module.add_class::<ring::RingReader>()?;
     module.add_class::<ring::RingWriter>()?;

@@ -5,31 +5,17 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
+use crate::aead::{Aead, Key, key_bytes};
 use crate::layout::drop;
 use crate::layout::state as at;
-use crate::layout::transport::TAG;
 use crate::memory::Memory;
 
-fn key(bytes: &[u8]) -> PyResult<LessSafeKey> {
-    match UnboundKey::new(&CHACHA20_POLY1305, bytes) {
-        Ok(key) => Ok(LessSafeKey::new(key)),
-        Err(_) => Err(PyValueError::new_err("a key has 32 bytes")),
-    }
-}
-
-fn nonce(counter: u64) -> Nonce {
-    let mut bytes = [0; 12];
-    bytes[4..].copy_from_slice(&counter.to_le_bytes());
-    Nonce::assume_unique_for_key(bytes)
-}
-
-/// `sending`, `receiving`: 32 bytes each. `state`: the keypair's words, borrowed.
+/// `aead`: whose keys are made of `sending` and `receiving`, 32 bytes each. `state`: the keypair's words, borrowed.
 #[pyclass(unsendable, frozen)]
 pub struct Session {
-    sending: LessSafeKey,
-    receiving: LessSafeKey,
+    sending: Key,
+    receiving: Key,
     state: Memory,
     pub remote_index: u32,
     pub peer: u64,
@@ -39,6 +25,7 @@ pub struct Session {
 impl Session {
     #[new]
     fn new(
+        aead: &Aead,
         sending: &[u8],
         receiving: &[u8],
         remote_index: u32,
@@ -49,33 +36,9 @@ impl Session {
         if state.len() < at::WORDS * 8 {
             return Err(PyValueError::new_err("not all words of a keypair's state"));
         }
-        Ok(Self { sending: key(sending)?, receiving: key(receiving)?, state, remote_index, peer })
+        let (sending, receiving) = (aead.key(key_bytes(sending)?), aead.key(key_bytes(receiving)?));
+        Ok(Self { sending, receiving, state, remote_index, peer })
     }
-}
-
-/// Seal, or open, `count` times `length` bytes and do nothing else: what benchmarks compare with.
-#[pyfunction]
-pub fn bare_aead(length: usize, count: usize, opening: bool) -> PyResult<()> {
-    let key = key(&[0; 32])?;
-    let mut buffer = vec![0; length + TAG];
-    let (packet, tag) = buffer.split_at_mut(length);
-    let mut seal = |counter| {
-        let sealed = key.seal_in_place_separate_tag(nonce(counter), Aad::empty(), packet);
-        tag.copy_from_slice(sealed.expect("it is short").as_ref());
-    };
-    if !opening {
-        (0..count as u64).for_each(seal);
-        return Ok(());
-    }
-    seal(0);
-    let sealed = buffer;
-    let mut scratch = sealed.clone();
-    for _ in 0..count {
-        scratch.copy_from_slice(&sealed);
-        let opened = key.open_in_place(nonce(0), Aad::empty(), &mut scratch);
-        opened.map_err(|_| PyValueError::new_err("it does not open what it sealed"))?;
-    }
-    Ok(())
 }
 
 impl Session {
@@ -103,32 +66,18 @@ impl Session {
 
     /// Seal a packet in place; its tag goes into the last TAG bytes.
     pub fn seal(&self, counter: u64, packet_and_tag: &mut [u8]) {
-        let (packet, tag) = packet_and_tag.split_at_mut(packet_and_tag.len() - TAG);
-        let sealed = self
-            .sending
-            .seal_in_place_separate_tag(nonce(counter), Aad::empty(), packet)
-            .expect("a packet is much shorter than what ChaCha20-Poly1305 can seal");
-        tag.copy_from_slice(sealed.as_ref());
+        self.sending.seal(counter, packet_and_tag);
     }
 
     /// Open in place and mark the counter; Err: why the datagram is dropped. Tag before window.
     pub fn authenticate(&self, counter: u64, sealed: &mut [u8]) -> Result<(), usize> {
-        if !self.open(counter, sealed) {
+        if !self.receiving.open(counter, sealed) {
             return Err(drop::BAD_TAG);
         }
         if counter >= at::REJECT_AFTER_MESSAGES {
             return Err(drop::COUNTER_EXHAUSTED);
         }
         if self.accept(counter) { Ok(()) } else { Err(drop::REPLAYED) }
-    }
-
-    /// Open a sealed packet in place; false when its tag does not fit: then it is all zeros.
-    fn open(&self, counter: u64, sealed: &mut [u8]) -> bool {
-        let opened = self.receiving.open_in_place(nonce(counter), Aad::empty(), sealed).is_ok();
-        if !opened {
-            sealed.fill(0);
-        }
-        opened
     }
 
     /// Mark an authentic counter as seen; false when it was, or is too old (RFC 6479).
