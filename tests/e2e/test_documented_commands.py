@@ -68,6 +68,7 @@ NOT_RUN = {
     "systemd-tmpfiles --create wgmp.conf": "needs systemd",
     "systemctl ": "needs systemd",
     "WG_QUICK_USERSPACE_IMPLEMENTATION=wgmpd wg-quick up wg0     # or wgmpd utun": "macOS",
+    "wgmp supervise wg0 --aead ipsec-mb": "test_aead has gateways with it",
     "wgmp top ": "test_top has a terminal for it",
     "out:  TUN ": "a picture",
     "in:   UDP ": "a picture",
