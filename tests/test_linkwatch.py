@@ -23,7 +23,8 @@ LIMIT_S = 10.0
 QUIET_S = 1.6
 
 PROGRAM = """
-import asyncio, signal, subprocess, sys
+import asyncio, signal, socket, subprocess, sys
+from wgmp.errors import TunDeviceError
 from wgmp.linkpoll import LinkPoll
 from wgmp.linkwatch import LinkWatch
 
@@ -33,8 +34,16 @@ def say(*words):
 async def main():
     kind, name = sys.argv[1:]
     loop = asyncio.get_running_loop()
+    index = socket.if_nametoindex(name)
+
+    def name_now():
+        try:
+            return socket.if_indextoname(index)
+        except OSError:
+            raise TunDeviceError("gone")
+
     watch = {"hears": LinkWatch, "looks": LinkPoll}[kind](
-        name, lambda orders: [say(order) for order in orders], lambda: say("gone"))
+        name_now, lambda orders: [say(order) for order in orders], lambda: say("gone"))
     say("made", watch.link)
     watch.stop()
     subprocess.run(["ip", "link", "set", "mtu", "1300", "dev", name], check=True)

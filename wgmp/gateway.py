@@ -121,7 +121,7 @@ def _run(
         inherited = inheritance.sort(take_descriptors(os.environ), interface)
         inheritance.renew_tun(inherited, interface, options.tun_queues)
     else:
-        inherited = inheritance.sort(predecessor.descriptors, interface)
+        inherited = inheritance.sort(predecessor.descriptors)
         inherited.roles = predecessor.estate.roles
     start = Start(interface, options, config, inherited, Manager(os.environ), predecessor)
     run, journal = Commands(), Journal.of(interface)

@@ -46,8 +46,11 @@ class Inheritance:
     roles: list[str] = field(default_factory=list)
 
 
-def sort(named: Iterable[tuple[str, int]], interface: str) -> Inheritance:
-    """Return what of the named descriptors a supervisor of `interface` can use."""
+def sort(named: Iterable[tuple[str, int]], interface: str | None = None) -> Inheritance:
+    """Return what of the named descriptors a supervisor can use.
+
+    `interface`: the only one it wants, None for that which there is, whatever its name is by now.
+    """
     found = Inheritance()
     for name, descriptor in named:
         match name:
@@ -87,9 +90,9 @@ def renew_tun(found: Inheritance, interface: str, queues: int) -> None:
     found.tun = []
 
 
-def _is_tun_of(descriptor: int, interface: str) -> bool:
+def _is_tun_of(descriptor: int, interface: str | None) -> bool:
     try:
-        return tun.name_of(descriptor) == interface
+        return tun.name_of(descriptor) == interface or interface is None
     except TunDeviceError:  # its interface was deleted
         return False
 

@@ -19,12 +19,15 @@ _LOOK_EVERY_S_WHILE_DOWN = 0.05
 
 
 class LinkPoll:
-    """Looks at `interface`; see `linkwatch.LinkWatch`."""
+    """Looks at an interface; see `linkwatch.LinkWatch`."""
 
     def __init__(
-        self, interface: str, tell: Callable[[list[Order]], None], gone: Callable[[], None]
+        self,
+        interface: Callable[[], str],
+        tell: Callable[[list[Order]], None],
+        gone: Callable[[], None],
     ) -> None:
-        self.link = read_link(interface)
+        self.link = read_link(interface())
         self._interface = interface
         self._tell = tell
         self._gone = gone
@@ -43,7 +46,7 @@ class LinkPoll:
 
     def _look(self) -> None:
         try:
-            link = read_link(self._interface)
+            link = read_link(self._interface())
         except TunDeviceError:
             self._next = None
             self._gone()

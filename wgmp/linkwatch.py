@@ -4,6 +4,7 @@
 |---|---|
 | our link went up or down, has another MTU | `SetLink` |
 | our link was deleted | nothing: the gateway stops |
+| it is in another network namespace now | that it is up, and nothing more: we cannot see it there |
 | routes, rules or another link changed | `ForgetSources`, not more often than once a second |
 | so much at once that events were lost | a second later, whatever of the above is true then |
 """
@@ -11,6 +12,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable
 
@@ -18,23 +20,31 @@ from wgmp import netlink, tun
 from wgmp.errors import TunDeviceError
 from wgmp.orders import ForgetSources, Order, SetLink
 
+log = logging.getLogger("wgmp")
+
 # A router's tables change all the time, and forgetting costs every peer a little.
 _FORGET_INTERVAL_S = 1.0
 _READ_AFTER_S = 1.0
 
 
 class LinkWatch:
-    """Watches `interface`; `tell` is called with orders, `gone` when it was deleted.
+    """Watches an interface; `tell` is called with orders, `gone` when it was deleted.
 
+    `interface`: returns its name, which may change, and raises TunDeviceError when it is gone.
     `link`: the interface's state as last heard. Raises TunDeviceError when there is none.
     """
 
     def __init__(
-        self, interface: str, tell: Callable[[list[Order]], None], gone: Callable[[], None]
+        self,
+        interface: Callable[[], str],
+        tell: Callable[[list[Order]], None],
+        gone: Callable[[], None],
     ) -> None:
-        self.link = read_link(interface)
-        self._index = tun.index_of(interface)
         self._interface = interface
+        self._name = interface()
+        self._is_here = True
+        self.link = read_link(self._name)
+        self._index = tun.index_of(self._name)
         self._tell = tell
         self._gone = gone
         self._monitor: socket.socket | None = None
@@ -61,7 +71,7 @@ class LinkWatch:
         for event in netlink.read_events(monitor):
             match event:
                 case netlink.LinkDeleted(self._index):
-                    self._gone()
+                    self._read()
                 case netlink.LinkChanged(self._index, up, mtu):
                     self._take(SetLink(up, mtu or self.link.mtu))
                 case _:
@@ -69,8 +79,11 @@ class LinkWatch:
                     routes_changed = True
         if routes_changed:
             self._forget_sources()
+        # Events are only lost while others wait, so that a later look misses nothing.
+        self._look_again()
+
+    def _look_again(self) -> None:
         if not self._reading_later:
-            # Events are only lost while others wait, so that a later look misses nothing.
             self._reading_later = True
             self._loop.call_later(_READ_AFTER_S, self._read_later)
 
@@ -81,9 +94,28 @@ class LinkWatch:
 
     def _read(self) -> None:
         try:
-            self._take(read_link(self._interface))
+            name = self._interface()
         except TunDeviceError:
             self._gone()
+            return
+        if name != self._name:
+            log.warning("interface %s is called %s now; `wg` does not know it so", self._name, name)
+            self._name = name
+        link = self._link_here()
+        if self._is_here and link is None:
+            log.warning("interface %s is in another network namespace now", name)
+        self._is_here = link is not None
+        if link is None:
+            link = SetLink(True, self.link.mtu)
+            self._look_again()
+        self._take(link)
+
+    def _link_here(self) -> SetLink | None:
+        """Return the interface's state, None when it is in another network namespace."""
+        try:
+            return read_link(self._name) if tun.index_of(self._name) == self._index else None
+        except (OSError, TunDeviceError):
+            return None
 
     def _take(self, link: SetLink) -> None:
         if link != self.link:

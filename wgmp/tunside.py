@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from wgmp import netlink, offload, tun
+from wgmp.errors import TunDeviceError
 from wgmp.offload import Offloads
 from wgmp.orders import Order, SetLink
 from wgmp.tundevice import LinkWatch, queue_of
@@ -34,10 +35,9 @@ class TunSide:
     ) -> None:
         asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.queues = [queue_of(descriptor, interface, asking) for descriptor in descriptors]
-        self._interface = interface
         self._offloads = offloads
         self._tell = tell
-        self._watch = LinkWatch(interface, self._changed, gone)
+        self._watch = LinkWatch(self.queues[0].interface, self._changed, gone)
         self._limit_super_packets()
 
     @property
@@ -68,6 +68,6 @@ class TunSide:
             return
         size = offload.super_packet_bytes(self.link.mtu)
         try:
-            netlink.set_gso_max_size(tun.index_of(self._interface), size)
-        except OSError as error:
-            log.info("gso_max_size of %s stays as it is: %s", self._interface, error)
+            netlink.set_gso_max_size(tun.index_of(self.queues[0].interface()), size)
+        except (OSError, TunDeviceError) as error:
+            log.info("gso_max_size stays as it is: %s", error)

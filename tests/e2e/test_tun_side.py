@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import sys
@@ -20,7 +21,7 @@ from wgmp.netns import Namespaces, wait_for
 
 from .capture import Capture
 from .conftest import MakeTunnel
-from .tunnel import MTU, Gateway, Tunnel
+from .tunnel import MTU, WGMP, Gateway, Tunnel
 
 pytestmark = pytest.mark.root
 
@@ -372,6 +373,39 @@ def test_a_deleted_link_keeps_nobody_busy_until_the_gateway_ends(
         gateway.process.send_signal(signal.SIGCONT)
     assert gateway.process.wait(5) == 0
     assert not gateway.socket.exists()
+
+
+def test_a_link_that_is_renamed_goes_on(tunnel: MakeTunnel) -> None:
+    ends = connected(tunnel, "wireguard-go", topology="compact")
+    gateway, other = ends.left, ends.left.namespace.interface_name("wr")
+    gateway.namespace.run("ip", "link", "set", gateway.interface, "name", other)
+    wait_for(lambda: f"is called {other} now" in gateway.log.read_text(), 5, "it is noticed")
+    assert gateway.ping(ends.right.inner4)
+    gateway.namespace.run("ip", "link", "set", other, "down", "mtu", "1300")
+    gateway.namespace.run("ip", "link", "set", other, "up")
+    wait_for(lambda: gateway.ping(ends.right.inner4, "-s1200", wait_s=2), 10, "it is up again")
+    assert gateway.peers(), "`wg` asks at the path that there was at first"
+    gateway.namespace.run(WGMP, "upgrade", gateway.interface)
+    assert gateway.ping(ends.right.inner4)
+    gateway.namespace.run("ip", "link", "delete", other)
+    wait_for(lambda: not gateway.socket.exists(), 5, "it ends with its link")
+
+
+def test_a_link_in_another_namespace_goes_on_and_its_datagrams_stay(
+    tunnel: MakeTunnel, namespaces: Namespaces
+) -> None:
+    ends = connected(tunnel, "wireguard-go", topology="pipeline")
+    gateway, room = ends.left, namespaces.add("inside")
+    gateway.namespace.run("ip", "link", "set", gateway.interface, "netns", room.name)
+    wait_for(lambda: "another network namespace now" in gateway.log.read_text(), 5, "it is noticed")
+    room.add_address(gateway.interface, f"{gateway.inner4}/24")
+    room.set_up(gateway.interface)
+    room.run("ping", "-c1", "-i0.2", "-w5", ends.right.inner4)
+    os.kill(gateway.role_pids()["tun_reader"], signal.SIGKILL)
+    room.run("ping", "-c1", "-i0.2", "-w5", ends.right.inner4)
+    assert gateway.peer().endpoint == ends.right.endpoint(4)
+    room.run("ip", "link", "delete", gateway.interface)
+    assert gateway.process.wait(5) == 0
 
 
 def cpu_seconds(processes: list[psutil.Process]) -> float:
