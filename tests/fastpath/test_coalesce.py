@@ -4,6 +4,7 @@ put together that must not be."""
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tests.fastpath.packets import ACK, CWR, ECE, FIN, PSH, SYN, URG, Packet, fl
 from tests.fastpath.test_segment import cut
 from wgmp.fastpath import virtio
 from wgmp.fastpath.checksum import Rows
-from wgmp.fastpath.coalesce import continues, groups, joins, shape_of, super_header
+from wgmp.fastpath.coalesce import continues, groups, shape_of, super_header
 from wgmp.fastpath.virtio import VirtioHeader
 
 KINDS = [(4, 6), (6, 6), (4, 17), (6, 17)]
@@ -28,8 +29,7 @@ def found(packets: list[bytes]) -> list[tuple[int, int]]:
     shape = shape_of(packets[0])
     if shape is None:
         return [(at, at + 1) for at in range(len(packets))]
-    rows = as_rows(packets)
-    return list(groups(joins(rows, shape), shape, rows.shape[1]))
+    return list(groups(as_rows(packets), shape))
 
 
 @given(
@@ -101,6 +101,19 @@ def test_packet_of_another_flow_or_treatment_stays_alone(
 )
 def test_tcp_packet_that_differs_stays_alone(version: int, change: dict[str, object]) -> None:
     assert found(middle(Packet(b"", version), **change)) == [(0, 2), (2, 3), (3, 5)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"options": b"\x01" * 12}, {"fragment": 0x2000}, {"protocol": 17}],
+    ids=["header", "fragment", "protocol"],
+)
+def test_flow_of_another_shape_stays_apart_behind_one(change: dict[str, Any]) -> None:
+    whole = flow(Packet(b"", options=b""), [200, 200])
+    other = replace(whole[0], **change)
+    size = 200 + len(whole[0].build()) - len(other.build())
+    packets = [p.build() for p in (*whole, *flow(other, [size, size]))]
+    assert found(packets) == [(0, 2), (2, 3), (3, 4)]
 
 
 @pytest.mark.parametrize("version", [4, 6])

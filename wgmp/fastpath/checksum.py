@@ -1,7 +1,8 @@
 """Internet checksums (RFC 1071), one packet at a time or all rows of a matrix at once.
 
 Sums are taken over words in host order and swapped at the end: one's complement addition does
-not care. Callers add sums as they like and `fold` once.
+not care. Callers add sums as they like, and the end is one remainder: a sum that is folded until it
+fits 16 bits is what is left of it modulo 0xFFFF, but for 0 and 0xFFFF, which mean the same.
 """
 
 from __future__ import annotations
@@ -13,10 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Rows = NDArray[np.uint8]
-Sums = NDArray[np.uint32]
-
-_LOW: Final = np.uint32(0xFFFF)
-_HALF: Final = np.uint32(16)
+Sums = NDArray[np.int64]
 
 # Up to here one big division is faster than numpy.
 _SHORT: Final = 600
@@ -51,15 +49,22 @@ def finish(total: int) -> int:
 
 
 def sum_rows(rows: Rows) -> Sums:
-    """Return the folded sum of each row's big-endian words.
+    """Return a number for each row that is the sum of its big-endian words, modulo 0xFFFF.
 
-    `rows`: two-dimensional, an even number of contiguous bytes per row, less than 128 KiB.
+    It is 0 only where all of the row is. `rows`: two-dimensional, contiguous bytes in each row,
+    less than 128 KiB; of an odd number the last one is padded, as in `sum_words`.
     """
-    sums = fold_rows(rows.view(np.uint16).sum(axis=1, dtype=np.uint32)).astype(np.uint16)
-    return (sums.byteswap() if _SWAP else sums).astype(np.uint32)
+    even = rows.shape[1] & ~1
+    words = rows[:, :even].view(np.uint16)
+    sums: Sums = np.add.reduce(words, axis=1, dtype=np.uint32).astype(np.int64)
+    if _SWAP:
+        sums *= 256  # modulo 0xFFFF that is the same as swapping the bytes of a word
+    if even != rows.shape[1]:
+        sums += rows[:, -1].astype(np.int64) << 8
+    return sums
 
 
-def fold_rows(totals: Sums) -> Sums:
-    """Fold 32-bit sums to 16 bits each. Twice is enough: the first leaves at most 0x1FFFE."""
-    totals = (totals & _LOW) + (totals >> _HALF)
-    return (totals & _LOW) + (totals >> _HALF)
+def finish_rows(totals: Sums) -> Sums:
+    """Return the checksum field's values for sums that are not 0, as `finish` does."""
+    values: Sums = -totals % 0xFFFF
+    return values

@@ -10,22 +10,21 @@ what came. A packet joins the one before it only if all of this holds:
 - both checksums valid, for the kernel computes them anew
 - the packet before it is as long as the first one; this one is not longer
 
-Packets come as rows of one length. All conditions are computed for all rows at once; `joins`
-says where a row continues the one above it.
+Packets come as rows of one length. Checksums are verified for all rows at once. A header is
+compared as one large number, of which masks pick what must be equal and what must move on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from wgmp.fastpath import virtio
-from wgmp.fastpath.checksum import Rows, Sums, fold_rows, sum_rows, sum_words
+from wgmp.fastpath.checksum import Rows, sum_rows, sum_words
 from wgmp.fastpath.segment import TCP, UDP
 from wgmp.fastpath.virtio import VirtioHeader
+from wgmp.protocol import ip
 
 # The length field of an IP header (RFC 791 3.1, RFC 8200 section 3) has 16 bits.
 MAX_PACKET_BYTES: Final = 65_535
@@ -36,8 +35,6 @@ MAX_UDP_SEGMENTS: Final = 64
 _ACK: Final = 0x10
 _PSH: Final = 0x08
 _VALID: Final = 0xFFFF
-
-Flags = NDArray[np.bool_]
 
 
 class Shape(NamedTuple):
@@ -70,73 +67,102 @@ def shape_of(packet: memoryview | bytes) -> Shape | None:
     return Shape(version, protocol, l4, end) if end < len(packet) else None
 
 
-def joins(rows: Rows, shape: Shape) -> Flags:
-    """Return, for each row but the first, whether it continues the row above it.
+class _Masks(NamedTuple):
+    """Headers of a shape as large numbers, most significant byte first.
 
-    `rows`: packets of one length, without padding, at least two; `shape`: the first one's.
+    `fixed`: what packets of one super-packet have in common, of which `first_fixed` must be as in
+    `first`; `moving`: identification and sequence number, and `step` is how far they move from one
+    packet to the next, each in its own bits; `push`: the flag that only the last may have.
     """
+
+    fixed: int
+    first_fixed: int
+    first: int
+    moving: int
+    step: int
+    push: int
+
+
+@lru_cache(maxsize=256)
+def _masks(shape: Shape, length: int) -> _Masks:
+    """Return the masks for packets of `length` bytes."""
     version, protocol, l4, end = shape
-    count, length = rows.shape
-    headers = rows[:, :end]
-    free = np.zeros(end, np.bool_)
-    ok = np.ones(count, np.bool_)
-    steps = np.ones(count - 1, np.bool_)
+
+    def field(offset: int, size: int, value: int) -> int:
+        return value << 8 * (end - offset - size)
+
+    free = step = push = 0
     if version == 4:
-        free[[4, 5, 10, 11]] = True
-        ok &= _column16(rows, 2) == length
-        ok &= sum_rows(rows[:, :20]) == _VALID
-        ids = _column16(rows, 4)
-        steps &= (ids[1:] - ids[:-1]) & 0xFFFF == 1
-        pseudo = _row_sums(rows[:, 12:20])
+        fields = [(0, 1, 0xFF, 0x45), (2, 2, 0xFFFF, length), (6, 2, 0x3FFF, 0)]
+        fields.append((9, 1, 0xFF, protocol))
+        moving = field(4, 2, 0xFFFF)
+        step += field(4, 2, 1)
+        free += field(10, 2, 0xFFFF)
     else:
-        ok &= _column16(rows, 4) == length - 40
-        pseudo = _row_sums(rows[:, 8:40])
+        fields = [(0, 1, 0xF0, 0x60), (4, 2, 0xFFFF, length - ip.IPV6_HEADER)]
+        fields.append((6, 1, 0xFF, protocol))
+        moving = 0
     if protocol == TCP:
-        free[l4 + 4 : l4 + 8] = True
-        free[[l4 + 13, l4 + 16, l4 + 17]] = True
-        flags = rows[:, l4 + 13]
-        ok &= flags & ~np.uint8(_PSH) == _ACK
-        sequence = np.ascontiguousarray(rows[:, l4 + 4 : l4 + 8]).view(">u4")[:, 0]
-        sequence = sequence.astype(np.int64)
-        steps &= (sequence[1:] - sequence[:-1]) & 0xFFFF_FFFF == length - end
-        steps &= flags[:-1] == _ACK
+        push = field(l4 + 13, 1, _PSH)
+        fields += [(l4 + 12, 1, 0xF0, (end - l4) // 4 << 4), (l4 + 13, 1, 0xFF ^ _PSH, _ACK)]
+        moving += field(l4 + 4, 4, 0xFFFF_FFFF)
+        step += field(l4 + 4, 4, length - end)
+        free += field(l4 + 16, 2, 0xFFFF)
     else:
-        free[[l4 + 6, l4 + 7]] = True
-        ok &= _column16(rows, l4 + 4) == length - l4
-        ok &= _column16(rows, l4 + 6) != 0
-    ok &= fold_rows(_row_sums(rows[:, l4:]) + pseudo + np.uint32(protocol + length - l4)) == _VALID
-    same = ((headers[1:] == headers[:-1]) | free).all(axis=1)
-    return np.asarray(same & steps & ok[1:] & ok[:-1], np.bool_)
+        fields.append((l4 + 4, 2, 0xFFFF, length - l4))
+        free += field(l4 + 6, 2, 0xFFFF)
+    everything = (1 << 8 * end) - 1
+    return _Masks(
+        fixed=everything ^ free ^ moving ^ push,
+        first_fixed=sum(field(offset, size, mask) for offset, size, mask, _ in fields),
+        first=sum(field(offset, size, value) for offset, size, _, value in fields),
+        moving=moving,
+        step=step,
+        push=push,
+    )
 
 
-def _column16(rows: Rows, column: int) -> NDArray[np.int64]:
-    return rows[:, column].astype(np.int64) << 8 | rows[:, column + 1]
-
-
-def _row_sums(rows: Rows) -> Sums:
-    """Return each row's folded sum, for any number of bytes."""
-    even = rows.shape[1] & ~1
-    sums = sum_rows(rows[:, :even])
-    if even != rows.shape[1]:
-        sums = sums + (rows[:, -1].astype(np.uint32) << np.uint32(8))
-    return sums
-
-
-def groups(joined: Flags, shape: Shape, length: int) -> Iterator[tuple[int, int]]:
+def groups(rows: Rows, shape: Shape) -> Iterator[tuple[int, int]]:
     """Yield (start, stop) of the rows that make one packet each, in order.
 
-    `length`: of each row. A super-packet stays within the 65,535 bytes that its header can say, and
-    within the segments that the kernel takes.
+    `rows`: packets of one length, without padding; `shape`: the first one's. A super-packet stays
+    within the 65,535 bytes that its header can say, and within the segments that the kernel takes.
     """
-    most = max(1, (MAX_PACKET_BYTES - shape.end) // (length - shape.end))
+    end, length = shape.end, rows.shape[1]
+    most = max(1, (MAX_PACKET_BYTES - end) // (length - end))
     if shape.protocol == UDP:
         most = min(most, MAX_UDP_SEGMENTS)
-    start = 0
-    for row, joins_above in enumerate(joined.tolist(), 1):
-        if not joins_above or row - start >= most:
-            yield start, row
-            start = row
-    yield start, len(joined) + 1
+    fixed, first_fixed, first, moving, step, push = _masks(shape, length)
+    headers = rows[:, :end].tobytes()
+    start = expected = next_moving = 0
+    open_ended = False  # the row above may be continued
+    for row, valid in enumerate(_are_valid(rows, shape)):
+        header = int.from_bytes(headers[row * end : (row + 1) * end], "big")
+        same = header & fixed == expected and header & moving == next_moving
+        if not (open_ended and valid and same and row - start < most):
+            if row:
+                yield start, row
+            start, expected = row, header & fixed
+            open_ended = valid and header & first_fixed == first
+        if header & push:
+            open_ended = False
+        next_moving = (header & moving) + step & moving
+    yield start, len(rows)
+
+
+def _are_valid(rows: Rows, shape: Shape) -> list[bool]:
+    """Return whether each row has the checksums that it should have."""
+    version, protocol, l4, _ = shape
+    addresses = 12 if version == 4 else 8  # which go before what is behind, up to the end
+    totals = sum_rows(rows[:, addresses:])
+    totals += protocol + rows.shape[1] - l4
+    valid = totals % _VALID == 0
+    if version == 4:
+        valid &= sum_rows(rows[:, :l4]) % _VALID == 0
+    if protocol == UDP:
+        valid &= rows[:, l4 + 6 : l4 + 8].any(axis=1)  # 0 is none
+    flags: list[bool] = valid.tolist()
+    return flags
 
 
 def continues(rows: Rows, tail: memoryview, shape: Shape) -> bool:

@@ -7,13 +7,12 @@ out is, datagram by datagram, what `Keypair.open` says.
 
 from __future__ import annotations
 
-from collections import Counter as Tally
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, pairwise, repeat
+from itertools import groupby, repeat
 from typing import Final
 
-import numpy as np
 from cryptography.exceptions import InvalidTag
 
 from wgmp.counters import Block, Counter
@@ -25,7 +24,6 @@ from wgmp.fastpath.transport import (
     NONCE_LAYOUT,
     OVERHEAD,
     SCRATCH_BYTES,
-    nonces,
     scratch,
     scratch_view,
 )
@@ -113,33 +111,34 @@ class Opener:
         return opened
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Train:
     """Datagrams of one length and one receiver index, one behind the other in a record."""
 
     index: int
     start: int
     length: int
-    count: int
+    counters: Sequence[int]
+
+    @property
+    def count(self) -> int:
+        """How many they are."""
+        return len(self.counters)
 
 
 def trains(record: Record) -> Iterator[Train]:
     """Yield a record's datagrams as trains, in order. Their types and lengths were checked."""
     start = 0
-    target = np.frombuffer(record.payload, np.uint8)
     for length, count in record.length_runs():
-        end = start + length * count
-        if count == 1:
-            _, index, _ = HEADER_LAYOUT.unpack_from(record.payload, start)
-            yield Train(index, start, length, 1)
-            start = end
-            continue
-        indices = target[start:end].reshape(count, length)[:, 4:8].copy().view("<u4")[:, 0]
-        breaks = np.flatnonzero(indices[1:] != indices[:-1]) + 1
-        edges = [0, *breaks.tolist(), count]
-        for first, last in pairwise(edges):
-            yield Train(int(indices[first]), start + first * length, length, last - first)
-        start = end
+        places = range(start, start + length * count, length)
+        headers = map(HEADER_LAYOUT.unpack_from, repeat(record.payload), places)
+        _, indices, counters = zip(*headers, strict=True)
+        first = 0
+        for index, same in groupby(indices):
+            last = first + len(list(same))
+            yield Train(index, places[first], length, counters[first:last])
+            first = last
+        start += length * count
 
 
 @dataclass(slots=True)
@@ -154,7 +153,7 @@ class Opened:
     keepalives: int = 0
     received_bytes: int = 0
     joined: int = 0
-    drops: Tally[DropReason] = field(default_factory=Tally)
+    drops: dict[DropReason, int] = field(default_factory=lambda: defaultdict(int))
 
 
 def open_trains(
@@ -184,14 +183,17 @@ def open_trains(
             sink.flush()
             offset = 0
         seen = _open_train(keypair, record, train, offset, result)
-        result.received_bytes += train.length * sum(seen)
+        new = sum(seen)
+        result.received_bytes += train.length * new
         if not plain:
-            result.keepalives += sum(seen)
+            result.keepalives += new
             continue
-        result.data += sum(seen)
-        for first, last in _stretches(seen):
-            sink.add(offset + first * plain, last - first, plain)
-        offset += plain * train.count
+        result.data += new
+        for is_new, same in groupby(seen):
+            count = len(list(same))
+            if is_new:
+                sink.add(offset, count, plain)
+            offset += plain * count
     sink.flush()
     result.joined = sink.joined
     return result
@@ -202,43 +204,43 @@ def _open_train(
 ) -> list[bool]:
     """Decrypt a train into scratch rows; return which datagrams are authentic and new."""
     start, length, count = train.start, train.length, train.count
-    payload = record.payload
-    plain = length - OVERHEAD
-    ends = range(start + length, start + length * count + 1, length)
-    bodies = [payload[end - length + HEADER_BYTES : end] for end in ends]
-    views = (
-        [scratch_view[at : at + plain] for at in range(offset, offset + plain * count, plain)]
-        if plain
-        else [scratch_view[offset:offset]] * count
-    )
-    if count == 1:
-        counters = [HEADER_LAYOUT.unpack_from(payload, start)[2]]
-        numbered = [NONCE_LAYOUT.pack(0, counters[0])]
-    else:
-        area = np.frombuffer(payload, np.uint8, length * count, start).reshape(count, length)
-        numbers = area[:, 8:16].copy().view("<u8")[:, 0]
-        numbered = nonces(numbers)
-        counters = numbers.tolist()
+    payload, plain = record.payload, length - OVERHEAD
+    sealed = [
+        payload[at + HEADER_BYTES : at + length]
+        for at in range(start, start + length * count, length)
+    ]
+    plains = [
+        scratch_view[at : at + plain]
+        for at in (range(offset, offset + plain * count, plain) if plain else repeat(offset, count))
+    ]
+    nonces = list(map(NONCE_LAYOUT.pack, repeat(0), train.counters))
     decrypt_into = keypair.opener.decrypt_into
     try:
-        list(map(decrypt_into, numbered, bodies, repeat(None), views))
+        # A loop that is C's.
+        deque(map(decrypt_into, nonces, sealed, repeat(None), plains), 0)
         authentic = [True] * count
     except InvalidTag:
-        each = zip(numbered, bodies, views, strict=True)
+        each = zip(nonces, sealed, plains, strict=True)
         authentic = [_authenticates(decrypt_into, *datagram) for datagram in each]
     accept = keypair.replay.accept
-    seen = []
-    for good, counter in zip(authentic, counters, strict=True):
+    seen = [
+        good and accept(counter) for good, counter in zip(authentic, train.counters, strict=True)
+    ]
+    if not all(seen):
+        _count_drops(authentic, train.counters, seen, result)
+    return seen
+
+
+def _count_drops(
+    authentic: Sequence[bool], counters: Sequence[int], seen: Sequence[bool], result: Opened
+) -> None:
+    for good, counter, new in zip(authentic, counters, seen, strict=True):
         if not good:
             result.drops[DropReason.BAD_TAG] += 1
         elif counter >= REJECT_AFTER_MESSAGES:
             result.drops[DropReason.COUNTER_EXHAUSTED] += 1
-            good = False
-        elif not accept(counter):
+        elif not new:
             result.drops[DropReason.REPLAYED] += 1
-            good = False
-        seen.append(good)
-    return seen
 
 
 def _authenticates(
@@ -250,14 +252,3 @@ def _authenticates(
         plain[:] = bytes(len(plain))
         return False
     return True
-
-
-def _stretches(flags: Sequence[bool]) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) of each run of true flags."""
-    start = None
-    for at, flag in enumerate([*flags, False]):
-        if flag and start is None:
-            start = at
-        elif not flag and start is not None:
-            yield start, at
-            start = None

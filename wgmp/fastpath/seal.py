@@ -6,24 +6,20 @@ sealed all at once; what comes out is, packet by packet, what `Keypair.seal` say
 
 from __future__ import annotations
 
-from collections import Counter as Tally
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Final
-
-import numpy as np
 
 from wgmp.counters import Block, Counter
 from wgmp.fastpath import virtio
 from wgmp.fastpath.segment import Segments, finish_checksum, segment
 from wgmp.fastpath.transport import (
     HEADER_BYTES,
-    HEADER_FIELDS,
     HEADER_LAYOUT,
     NONCE_LAYOUT,
     OVERHEAD,
-    nonces,
     scratch,
     scratch_view,
 )
@@ -103,7 +99,7 @@ class Sealed:
 
     packets: int = 0
     cut: int = 0
-    drops: Tally[DropReason] = field(default_factory=Tally)
+    drops: dict[DropReason, int] = field(default_factory=lambda: defaultdict(int))
 
 
 def seal(keypair: Keypair, packets: Sequence[memoryview], out: RecordStream, mtu: int) -> Sealed:
@@ -113,6 +109,7 @@ def seal(keypair: Keypair, packets: Sequence[memoryview], out: RecordStream, mtu
     that padding does not pass. Datagrams of one super-packet follow one another in a record.
     """
     result = Sealed()
+    dropped = 0
     for packet in packets:
         header = VirtioHeader.unpack(packet)
         if header.gso_type == virtio.GSO_NONE:
@@ -126,11 +123,12 @@ def seal(keypair: Keypair, packets: Sequence[memoryview], out: RecordStream, mtu
             break
         elif isinstance(plain, Segments):
             result.cut += count - 1
-            result.drops[DropReason.RING_FULL] += _seal_rows(keypair, plain, out, mtu)
+            dropped += _seal_rows(keypair, plain, out, mtu)
         else:
-            result.drops[DropReason.RING_FULL] += _seal_packet(keypair, plain, out, mtu)
+            dropped += _seal_packet(keypair, plain, out, mtu)
         result.packets += 1
-    result.drops += Tally()  # forget the reasons that did not happen
+    if dropped:
+        result.drops[DropReason.RING_FULL] += dropped
     return result
 
 
@@ -201,28 +199,23 @@ def _seal_train(
 ) -> None:
     """Seal scratch rows from byte `start` on: all of one length, but the last may be shorter."""
     count = len(lengths)
-    stride = lengths[0] + OVERHEAD
-    # Not by arange's own start: it would compute with floats above 2^63.
-    counters = np.arange(count, dtype=np.uint64) + np.uint64(keypair.send_counter)
+    counter = keypair.send_counter
     # From here on these counters are used, whatever happens next.
-    keypair.send_counter += count
-    headers = np.empty(count, HEADER_FIELDS)
-    headers["type"] = _TRANSPORT
-    headers["receiver"] = keypair.remote_index
-    headers["counter"] = counters
-    used = record.used
-    payload = record.payload
-    target = np.frombuffer(payload, np.uint8)
-    heads = target[used : used + count * stride].reshape(count, stride)
-    heads[:, :HEADER_BYTES] = headers.view(np.uint8).reshape(count, HEADER_BYTES)
+    keypair.send_counter = counter + count
+    counters = range(counter, counter + count)
+    at, stride, payload = record.used, lengths[0] + OVERHEAD, record.payload
+    places = range(at, at + count * stride, stride)
     plains = [
-        scratch_view[start + row * pitch : start + row * pitch + length]
-        for row, length in enumerate(lengths)
+        scratch_view[row : row + length]
+        for row, length in zip(range(start, start + count * pitch, pitch), lengths, strict=True)
     ]
     sealed = [
-        payload[used + row * stride + HEADER_BYTES : used + row * stride + length + OVERHEAD]
-        for row, length in enumerate(lengths)
+        payload[place + HEADER_BYTES : place + length + OVERHEAD]
+        for place, length in zip(places, lengths, strict=True)
     ]
-    # One C-level loop over the record.
-    list(map(keypair.sealer.encrypt_into, nonces(counters), plains, repeat(None), sealed))
+    # Loops that are C's, one after the other.
+    common = repeat(payload), places, repeat(_TRANSPORT), repeat(keypair.remote_index), counters
+    deque(map(HEADER_LAYOUT.pack_into, *common), 0)
+    nonces = map(NONCE_LAYOUT.pack, repeat(0), counters)
+    deque(map(keypair.sealer.encrypt_into, nonces, plains, repeat(None), sealed), 0)
     record.commit_all([length + OVERHEAD for length in lengths])

@@ -1,8 +1,8 @@
 """Segmentation: one super-packet from the TUN becomes the packets it stands for.
 
 The kernel hands over up to 64 KiB of one TCP or UDP flow with a single header (virtio.py). All
-segments are laid out at once, as rows of a matrix: the header repeated, the payload cut, then
-the fields that differ set column by column:
+segments are laid out at once, as rows of a matrix: the header of a middle segment repeated, the
+payload cut, then the fields that differ set column by column, and in the first and the last row:
 
 | field | first | middle | last |
 |---|---|---|---|
@@ -16,13 +16,13 @@ the fields that differ set column by column:
 
 from __future__ import annotations
 
-from functools import cache
+import struct
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from wgmp.fastpath import virtio
-from wgmp.fastpath.checksum import Rows, finish, fold_rows, sum_rows, sum_words
+from wgmp.fastpath.checksum import Rows, finish, finish_rows, sum_rows, sum_words
 from wgmp.fastpath.virtio import VirtioHeader
 from wgmp.protocol import ip
 from wgmp.protocol.outcome import DropReason
@@ -35,6 +35,12 @@ _TCP_HEADER_MIN: Final = 20
 _FIN_PSH: Final = 0x09
 _CWR: Final = 0x80
 _ROW_MULTIPLE: Final = 16
+# Fields in network order: one at an offset, or a column of them.
+_FIELD16: Final = struct.Struct(">H")
+_COLUMN16: Final = np.dtype(">u2")
+_COLUMN32: Final = np.dtype(">u4")
+# Rows are counted from 0; a super-packet has no more bytes than that, and no more rows.
+_NUMBERS: Final = np.arange(1 << 16)
 
 
 class Segments(NamedTuple):
@@ -82,24 +88,24 @@ def segment(header: VirtioHeader, packet: memoryview, scratch: Rows) -> Segments
     if where is None or not size:
         return DropReason.BAD_PACKET
     payload = np.frombuffer(packet[where.end :], np.uint8)
-    count = max(1, -(-len(payload) // size))
-    whole = len(payload) // size
+    whole, rest = divmod(len(payload), size)
+    count = max(1, whole + (rest > 0))
     length = where.end + min(size, len(payload))
+    last_length = where.end + rest if whole and rest else length
     pitch = -(-length // _ROW_MULTIPLE) * _ROW_MULTIPLE
     if count * pitch > len(scratch):
         return DropReason.BAD_PACKET
     rows = scratch[: count * pitch].reshape(count, pitch)
-    rows[:, length:] = 0
-    rows[:, : where.end] = np.frombuffer(packet[: where.end], np.uint8)
+    rows[:, : where.end] = np.frombuffer(_middle_header(packet, where, length), np.uint8)
     if whole:
         rows[:whole, where.end : length] = payload[: whole * size].reshape(whole, size)
-    last_length = length
-    if whole < count:
-        rest = len(payload) - whole * size
-        last_length = where.end + rest
-        rows[whole, where.end : last_length] = payload[whole * size :]
-        rows[whole, last_length:] = 0
-    _set_fields(rows, where, size, length, last_length)
+    rows[:, length:] = 0
+    if rest:
+        rows[-1, where.end : last_length] = payload[whole * size :]
+        rows[-1, last_length:] = 0
+    _set_columns(rows, packet, where, size)
+    _set_ends(rows, packet, where, last_length)
+    _set_checksums(rows, where, length, last_length)
     return Segments(rows, length, last_length)
 
 
@@ -127,53 +133,66 @@ def _headers(header: VirtioHeader, packet: memoryview) -> _Headers | None:
     return _Headers(version, TCP, l4, end)
 
 
-@cache
-def _layout(version: int, protocol: int, l4: int, pitch: int) -> np.dtype[np.void]:
-    """Return the fields of a row that differ between segments, big-endian, at their offsets."""
-    fields = [("identification", ">u2", 4), ("header_checksum", ">u2", 10)] if version == 4 else []
-    fields.append(("length", ">u2", 2 if version == 4 else 4))
-    if protocol == TCP:
-        fields += [("sequence", ">u4", l4 + 4), ("flags", "u1", l4 + 13)]
-        fields.append(("checksum", ">u2", l4 + 16))
-    else:
-        fields += [("udp_length", ">u2", l4 + 4), ("checksum", ">u2", l4 + 6)]
-    names, formats, offsets = zip(*fields, strict=True)
-    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": pitch})
+def _middle_header(packet: memoryview, where: _Headers, length: int) -> bytearray:
+    """Return the headers of a segment of `length` bytes that is neither the first nor the last.
 
-
-def _set_fields(rows: Rows, where: _Headers, size: int, length: int, last_length: int) -> None:
-    """Set every field of the table above, and the checksums."""
-    version, protocol, l4, _ = where
-    count, pitch = rows.shape
-    fields = rows.reshape(-1).view(_layout(version, protocol, l4, pitch))
-    lengths = np.full(count, length, np.uint32)
-    lengths[-1] = last_length
+    The checksums are 0, and identification and sequence number not its own yet.
+    """
+    version, protocol, l4, end = where
+    middle = bytearray(packet[:end])
     if version == 4:
-        numbers = np.arange(count, dtype=np.uint32) + np.uint32(fields["identification"][0])
-        for name in ("length", "identification", "header_checksum"):
-            fields[name][0] = 0
-        # Only length and identification differ: the rest is summed once.
-        shared = np.uint32(sum_words(rows[0, :l4].data))
-        fields["length"] = lengths
-        fields["identification"] = numbers & np.uint32(0xFFFF)
-        total = lengths + (numbers & np.uint32(0xFFFF)) + shared
-        fields["header_checksum"] = fold_rows(total) ^ np.uint32(0xFFFF)
-        addresses = bytes(rows[0, 12:20])
+        _FIELD16.pack_into(middle, 2, length)
+        _FIELD16.pack_into(middle, 10, 0)
     else:
-        fields["length"] = lengths - np.uint32(40)
-        addresses = bytes(rows[0, 8:40])
-    l4_lengths = lengths - np.uint32(l4)
+        _FIELD16.pack_into(middle, 4, length - ip.IPV6_HEADER)
     if protocol == TCP:
-        fields["sequence"] = np.arange(count, dtype=np.uint32) * np.uint32(size) + np.uint32(
-            fields["sequence"][0]
-        )
-        fields["flags"][:-1] &= 0xFF ^ _FIN_PSH
-        fields["flags"][1:] &= 0xFF ^ _CWR
+        middle[l4 + 13] &= 0xFF ^ _FIN_PSH ^ _CWR
+        _FIELD16.pack_into(middle, l4 + 16, 0)
     else:
-        fields["udp_length"] = l4_lengths
-    fields["checksum"] = 0
-    pseudo = np.uint32(sum_words(addresses) + protocol)
-    checksums = fold_rows(sum_rows(rows[:, l4:]) + l4_lengths + pseudo) ^ np.uint32(0xFFFF)
+        _FIELD16.pack_into(middle, l4 + 4, length - l4)
+        _FIELD16.pack_into(middle, l4 + 6, 0)
+    return middle
+
+
+def _set_columns(rows: Rows, packet: memoryview, where: _Headers, size: int) -> None:
+    """Set what is another number in each segment."""
+    numbers = _NUMBERS[: len(rows)]
+    if where.version == 4:
+        rows[:, 4:6].view(_COLUMN16)[:, 0] = numbers + int.from_bytes(packet[4:6], "big")
+    if where.protocol == TCP:
+        at = where.l4 + 4
+        first = int.from_bytes(packet[at : at + 4], "big")
+        rows[:, at : at + 4].view(_COLUMN32)[:, 0] = numbers * size + first
+
+
+def _set_ends(rows: Rows, packet: memoryview, where: _Headers, last_length: int) -> None:
+    """Set what is different in the first segment and in the last."""
+    version, protocol, l4, _ = where
+    last = rows[-1].data
+    if version == 4:
+        _FIELD16.pack_into(last, 2, last_length)
+    else:
+        _FIELD16.pack_into(last, 4, last_length - ip.IPV6_HEADER)
+    if protocol == TCP:
+        flags = packet[l4 + 13]
+        rows[0, l4 + 13] |= flags & _CWR
+        rows[-1, l4 + 13] |= flags & _FIN_PSH
+    else:
+        _FIELD16.pack_into(last, l4 + 4, last_length - l4)
+
+
+def _set_checksums(rows: Rows, where: _Headers, length: int, last_length: int) -> None:
+    """Set the checksums, which are 0 by now, of rows that are complete but for that."""
+    version, protocol, l4, _ = where
+    if version == 4:
+        rows[:, 10:12].view(_COLUMN16)[:, 0] = finish_rows(sum_rows(rows[:, :l4]))
+    # The pseudo-header: addresses, protocol, length.
+    addresses = rows[0, 12:20] if version == 4 else rows[0, 8:40]
+    totals = sum_rows(rows[:, l4:])
+    totals += sum_words(addresses.data) + protocol + length - l4
+    totals[-1] += last_length - length
+    checksums = finish_rows(totals)
     if protocol == UDP:
         checksums[checksums == 0] = 0xFFFF
-    fields["checksum"] = checksums
+    at = l4 + (16 if protocol == TCP else 6)
+    rows[:, at : at + 2].view(_COLUMN16)[:, 0] = checksums

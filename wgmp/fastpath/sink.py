@@ -6,7 +6,6 @@ virtio header of its own, or joins the super-packet that is pending.
 
 from __future__ import annotations
 
-from collections import Counter as Tally
 from collections.abc import Callable
 
 import numpy as np
@@ -19,7 +18,6 @@ from wgmp.fastpath.coalesce import (
     Shape,
     continues,
     groups,
-    joins,
     shape_of,
     super_header,
 )
@@ -34,8 +32,8 @@ class PacketSink:
 
     `memory`: where the packets lie. `is_allowed_source`: whether an inner source address
     routes to the sending peer. `congestion`: the outer ECN field of all of them. `drops` is
-    counted into. `coalesce`: protocols (TCP, UDP) of which super-packets may be made; `joined`:
-    packets in those that were, less the super-packets.
+    counted into; reasons begin at 0 there. `coalesce`: protocols (TCP, UDP) of which
+    super-packets may be made; `joined`: packets in those that were, less the super-packets.
     """
 
     __slots__ = (
@@ -55,7 +53,7 @@ class PacketSink:
         memory: Rows,
         out: RecordStream,
         is_allowed_source: Callable[[bytes], bool],
-        drops: Tally[DropReason],
+        drops: dict[DropReason, int],
         congestion: int,
         coalesce: frozenset[int],
     ) -> None:
@@ -84,7 +82,7 @@ class PacketSink:
             return
         size = shape[1]
         rows = self._memory[start : start + count * length].reshape(count, length)[:, :size]
-        for first, last in groups(joins(rows, shape[0]), shape[0], size):
+        for first, last in groups(rows, shape[0]):
             self.flush()
             if last - first > 1:
                 self._pending = rows[first:last], shape[0]
