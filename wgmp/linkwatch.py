@@ -143,4 +143,4 @@ def read_link(interface: str) -> SetLink:
     try:
         return SetLink(tun.is_up(interface), tun.mtu_of(interface))
     except OSError as error:
-        raise TunDeviceError(f"interface {interface} is gone", error.errno or 0) from error
+        raise TunDeviceError(f"there is no interface {interface} here", error.errno or 0) from error

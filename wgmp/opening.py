@@ -62,9 +62,9 @@ class Opened:
 
 
 def open_gateway(start: Start) -> Opened:
-    """Open what is not inherited. Raises WgmpError, and leaves no path behind then.
+    """Open what is not inherited. Raises WgmpError, and leaves no path of its own behind then.
 
-    The process is to end then, and its descriptors with it.
+    The process is to end then, and its descriptors with it. A predecessor goes on with its paths.
     """
     interface, options, inherited = start.interface, start.options, start.inherited
     topology = _topology(options)
@@ -89,14 +89,14 @@ def open_gateway(start: Start) -> Opened:
         )
         metrics = _metrics(start, supervisor)
         listener = inherited.control or uapi_server.bind_socket(control.socket_path(interface))
-    except OSError as error:
-        _remove(uapi)
+    except BaseException as error:
+        if start.predecessor is None:
+            _remove(uapi)
+        if not isinstance(error, OSError):
+            raise
         raise RingError(
             f"there are not enough memory or descriptors for the gateway's rings: {error.strerror}"
         ) from error
-    except BaseException:
-        _remove(uapi)
-        raise
     if options.config is not None:
         supervisor.names = Names([options.config])
     return Opened(supervisor, uapi, ControlServer(listener, supervisor), metrics)
