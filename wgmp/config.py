@@ -14,8 +14,8 @@ import msgspec
 
 from wgmp.config_grammar import Address, DnsEntry, read_sections
 from wgmp.device import Device
-from wgmp.errors import SocketError
-from wgmp.files import read_text
+from wgmp.errors import ConfigError, SocketError
+from wgmp.files import EMPTY, read_text
 from wgmp.protocol.allowedips import Prefix
 from wgmp.protocol.outcome import Endpoint
 
@@ -122,6 +122,17 @@ def parse(text: str, file: str) -> QuickConfig:
     return QuickConfig(
         file, InterfaceConfig(**interface), tuple(PeerConfig(**peer) for peer in peers)
     )
+
+
+def load_again(path: Path) -> QuickConfig:
+    """Return what a running gateway's file says now, as `load` does.
+
+    Raises ConfigError for one that says nothing: most likely it is just being written.
+    """
+    config = load(path)
+    if config == QuickConfig(config.file, InterfaceConfig(), ()):
+        raise ConfigError(EMPTY, config.file)
+    return config
 
 
 def endpoints(config: QuickConfig) -> list[str]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from wgmp.errors import ConfigError
 
+EMPTY = "is empty, and so nothing changes: write what there is to be, or stop it"
+
 
 def read_text(path: Path) -> str:
     """Return the text of an operator's file, read once: it may be a pipe.
@@ -29,16 +31,20 @@ def write_whole(path: Path, data: bytes, like: os.stat_result | None = None) -> 
 
     `like`: the owner and mode it gets instead, before there is anything in it. It is written
     under another name first: whoever reads it finds the old or the new, also after a crash of the
-    machine.
+    machine, and where there is no room for the new.
     """
     new = path.with_name(f".{path.name}-new")
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as file:
-        if like is not None:
-            os.fchown(descriptor, like.st_uid, like.st_gid)
-            os.fchmod(descriptor, like.st_mode & 0o7777)
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
-    new.replace(path)
+    try:
+        with open(descriptor, "wb") as file:
+            if like is not None:
+                os.fchown(descriptor, like.st_uid, like.st_gid)
+                os.fchmod(descriptor, like.st_mode & 0o7777)
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        new.replace(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise

@@ -85,7 +85,7 @@ class Service:
         while self._wanted:
             self._wanted = False
             try:
-                config = quick.load(file)
+                config = quick.load_again(file)
                 answers = await look_up(quick.endpoints(config))
                 if not self._wanted:
                     self._make_true(config, answers)

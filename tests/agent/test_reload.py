@@ -100,6 +100,11 @@ def test_a_wrong_file_changes_nothing_and_is_told(site: Site) -> None:
     refused = site.wgmp("reload", check=False)
     assert refused.returncode == 1
     assert f"{site.file}:9: network.home.tabel: is not known: did you mean table?" in refused.stderr
+    site.file.write_text("# about to be written\n")
+    empty = site.wgmp("reload", check=False)
+    assert (empty.returncode, "is empty" in empty.stderr) == (1, True)
+    assert site.states() == {"home": "running"}
+    site.file.write_text(site.head() + site.home("tabel = 5"))
     check = site.wgmp("agent", "check", "--config", str(site.file), check=False)
     assert check.returncode == 2
     assert site.states() == {"home": "running"}

@@ -92,13 +92,20 @@ def test_a_reload_touches_no_session_of_an_unchanged_peer(service: Service) -> N
     assert service.pings()
 
 
-def test_a_wrong_file_changes_nothing_and_the_status_says_so(service: Service) -> None:
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("[Interface]\nNonsense = 1\n", "Nonsense"), ("\n# soon\n", "is empty")],
+    ids=["nonsense", "about to be written"],
+)
+def test_a_wrong_file_changes_nothing_and_the_status_says_so(
+    service: Service, text: str, said: str
+) -> None:
     pid = service.start()
-    service.write("[Interface]\nNonsense = 1\n")
+    service.write(text)
     heard = len(service.systemd.messages)
     os.kill(pid, signal.SIGHUP)
     message = service.systemd.wait_for("READY=1", after=heard)
-    assert any("not reloaded" in line and "Nonsense" in line for line in message)
+    assert any("not reloaded" in line and said in line for line in message)
     assert service.pings()
 
 
