@@ -114,6 +114,7 @@ def _run(
 ) -> int:
     memory.keep_out_of_dumps()
     signal.signal(signal.SIGTERM, _told_to_stop)  # until the supervisor hears it
+    signal.signal(signal.SIGHUP, lambda *_: log.warning("not reloaded: the gateway is not up yet"))
     options = with_interface(options, os.environ)
     given = options.tun_fd
     interface = options.interface if given is None else name_of(given)

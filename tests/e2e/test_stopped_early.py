@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ class Early:
             "Endpoint = vpn.example.org:51820\n"
         )
         command = (WGMP, "supervise", self.interface, "--config", str(file), "--run-hooks")
-        self._process = self.space.start(*command, "--foreground", log=self.log)
+        self.process = self.space.start(*command, "--foreground", log=self.log)
 
     def hooks(self) -> list[str]:
         """Return what the hooks have written."""
@@ -51,8 +52,8 @@ class Early:
 
     def is_stopped(self) -> None:
         """Tell it to stop, and wait for its end."""
-        self._process.terminate()
-        assert self._process.wait(LIMIT_S) == 1
+        self.process.terminate()
+        assert self.process.wait(LIMIT_S) == 1
 
 
 @pytest.fixture
@@ -76,6 +77,17 @@ def test_while_it_asks_for_a_name_what_it_has_done_is_undone(
     early.start("")
     server.wait_until_asked()
     assert early.hooks() == ["up"]
+    early.is_stopped()
+
+
+def test_a_reload_before_it_is_up_is_told_to_have_come_too_early(
+    early: Early, name_server: Callable[[Namespace], NameServer]
+) -> None:
+    server = name_server(early.space)
+    early.start("")
+    server.wait_until_asked()
+    early.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "the gateway is not up yet" in early.log.read_text(), LIMIT_S, "it is told")
     early.is_stopped()
 
 
