@@ -7,6 +7,7 @@ import os
 from tests.descriptors import open_files, room_for
 from wgmp.counters import Counter
 from wgmp.fabric import Fabric
+from wgmp.fastpath import reference
 from wgmp.record import Kind
 from wgmp.ring import RingWriter
 from wgmp.shm import LastingMemory
@@ -57,6 +58,14 @@ def test_counters_go_on_by_name_in_another_topology_and_in_another_supervisor() 
     found = {name: counters.value(Counter.SLEEPS) for name, counters in taken.counters.items()}
     assert found == known | {"worker2": 77}
     for fabric in (first, more, taken):
+        fabric.close()
+
+
+def test_another_topology_has_the_same_fast_path() -> None:
+    first = Fabric(build(Shape.COMPACT, 1), fastpath=reference)
+    more = first.succeed(build(Shape.COMPACT, 2))
+    assert more.fastpath is reference
+    for fabric in (first, more):
         fabric.close()
 
 

@@ -87,7 +87,7 @@ class Fabric:
 
     def succeed(self, topology: Topology) -> Fabric:
         """Return the fabric of another topology, which is to take this one's place."""
-        return Fabric(topology, predecessor=self)
+        return Fabric(topology, predecessor=self, fastpath=self.fastpath)
 
     def keep_from_children(self, keep: bool = True) -> None:
         """Let processes forked from now on not inherit this topology's rings; or let them."""

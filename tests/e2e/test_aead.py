@@ -35,6 +35,10 @@ def test_with_ipsec_mb_wireguard_go_is_understood_and_understands(
     stats = ends.left.namespace.run(WGMP, "stats", ends.left.interface).stdout
     assert "native fast path, AEAD ipsec-mb 1." in stats
     assert "seccomp" in stats, "a role needs nothing more for it"
+    ends.left.namespace.run(WGMP, "workers", "2", ends.left.interface)
+    assert ends.left.ping_all(ends.right.inner4, count=5, size=1392)
+    stats = ends.left.namespace.run(WGMP, "stats", ends.left.interface).stdout
+    assert "2 worker(s), native fast path, AEAD ipsec-mb 1." in stats
 
 
 def test_without_the_library_asked_for_no_gateway_starts(
