@@ -11,6 +11,7 @@ from multiprocessing.connection import wait
 import pytest
 
 from tests.e2e.wire import inside
+from wgmp import datagrams
 from wgmp.datagrams import Receiver, Sender
 from wgmp.netns import Namespaces
 from wgmp.protocol import ecn
@@ -42,6 +43,23 @@ def receive(sockets: list[socket.socket]) -> tuple[bytes, Endpoint]:
     length, source = received
     assert source is not None
     return bytes(buffer[:length]), source.endpoint
+
+
+def test_what_is_remembered_of_sources_and_endpoints_is_bounded(
+    monkeypatch: pytest.MonkeyPatch, pair: Pair
+) -> None:
+    monkeypatch.setattr(datagrams, "_CACHE_ENTRIES", 2)
+    (_, ours), (_, theirs) = pair
+    receiver, sender = Receiver(), Sender(ours, True)
+    ports = [sock.getsockname()[1] for sock in theirs]
+    for last in range(1, 7):
+        address = b"\x7f\0\0" + bytes([last])
+        sender.send(memoryview(b"x"), Endpoint(address, ports[0], source=address))
+        sender._single_only.add(Endpoint(address, 1))
+        ready = wait(theirs, 5)
+        assert receiver.receive(ready[0], [memoryview(bytearray(8))]) is not None
+    for remembered in (receiver._sources, receiver._read, sender._routes, sender._single_only):
+        assert 0 < len(remembered) <= 2
 
 
 def test_both_families_share_the_port_that_was_picked() -> None:
