@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -185,7 +185,7 @@ def test_whatever_is_read_arrives_in_order_where_it_belongs(
             for each, end in enumerate(ends):
                 found[each] += one_by_one(end.read())
         template = LABELS[label_number]
-        label = replace(template) if fresh else template
+        label = template._replace() if fresh else template
         packets = [bytes([number % 256]) * length for length in lengths]
         arrived = b"".join(packets)
         rest = memoryview(arrived)

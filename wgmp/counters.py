@@ -86,9 +86,17 @@ class Block:
 
     def record_in(self, packets: int, length: int) -> None:
         """Count a record taken from a ring, of so many packets and bytes in all."""
-        self.add(Counter.RECORDS_IN)
-        self.add(Counter.PACKETS_IN, packets)
-        self.add(Counter.BYTES_IN, length)
+        words = self.words
+        words[Counter.RECORDS_IN] += 1
+        words[Counter.PACKETS_IN] += packets
+        words[Counter.BYTES_IN] += length
+
+    def record_out(self, packets: int, length: int) -> None:
+        """Count a record given to a ring, of so many packets and bytes in all."""
+        words = self.words
+        words[Counter.RECORDS_OUT] += 1
+        words[Counter.PACKETS_OUT] += packets
+        words[Counter.BYTES_OUT] += length
 
     def value(self, counter: Counter) -> int:
         """Return one counter."""

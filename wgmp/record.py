@@ -28,6 +28,7 @@ import struct
 from array import array
 from collections.abc import Iterator
 from enum import IntEnum, unique
+from functools import lru_cache
 from itertools import groupby
 
 from wgmp.protocol import ecn
@@ -62,6 +63,8 @@ def ecn_flags(ecn: int) -> int:
 
 
 _ENDPOINT = struct.Struct("<BBHII16s16s")
+# Each record has one, and nearly always it is one of a few.
+_ENDPOINTS_KNOWN = 4096
 
 
 @unique
@@ -75,6 +78,7 @@ class Kind(IntEnum):
     ADDRESSED_MESSAGES = 5  # handshake datagrams from anywhere, each behind its packed endpoint
 
 
+@lru_cache(_ENDPOINTS_KNOWN)
 def pack_endpoint(endpoint: Endpoint) -> bytes:
     """Return the 44 bytes that stand for an endpoint in shared memory."""
     return _ENDPOINT.pack(
@@ -90,11 +94,13 @@ def pack_endpoint(endpoint: Endpoint) -> bytes:
 
 def unpack_endpoint(buffer: memoryview | bytes, offset: int = 0) -> Endpoint | None:
     """Return the endpoint packed at `offset`, or None where there is no valid one."""
-    if len(buffer) < offset + ENDPOINT_BYTES:
-        return None
-    family, source_family, port, scope_id, ifindex, address, source = _ENDPOINT.unpack_from(
-        buffer, offset
-    )
+    packed = bytes(buffer[offset : offset + ENDPOINT_BYTES])
+    return _unpack_endpoint(packed) if len(packed) == ENDPOINT_BYTES else None
+
+
+@lru_cache(_ENDPOINTS_KNOWN)
+def _unpack_endpoint(packed: bytes) -> Endpoint | None:
+    family, source_family, port, scope_id, ifindex, address, source = _ENDPOINT.unpack(packed)
     if family not in (4, 16) or source_family not in (0, family):
         return None
     return Endpoint(address[:family], port, scope_id, source[:source_family], ifindex)

@@ -9,16 +9,15 @@ and nothing is copied.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from wgmp.counters import Block, Counter
+from wgmp.counters import Block
 from wgmp.protocol.outcome import DropReason, Endpoint
 from wgmp.record import Kind, Record
 from wgmp.ring import RingWriter
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
+class Label(NamedTuple):
     """What the packets of one record have in common."""
 
     kind: Kind
@@ -112,9 +111,7 @@ class RecordStream:
         if record is None or not record.count:
             return
         self._record = None
-        self._counters.add(Counter.RECORDS_OUT)
-        self._counters.add(Counter.PACKETS_OUT, record.count)
-        self._counters.add(Counter.BYTES_OUT, record.used)
+        self._counters.record_out(record.count, record.used)
         self.sent_packets += record.count
         self.sent_bytes += record.used
         if self.tap is not None:

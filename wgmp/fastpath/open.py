@@ -11,6 +11,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, repeat
+from operator import attrgetter
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -35,6 +36,8 @@ from wgmp.protocol.outcome import DropReason
 from wgmp.record import Kind, Record, pack_endpoint
 from wgmp.ring import RingReader
 from wgmp.stream import Label, RecordStream
+
+_INDEX: Final = attrgetter("index")
 
 # Records taken in one call, so that others get their turn.
 _BURST: Final = 8
@@ -76,7 +79,7 @@ class Opener:
                 ring.release()
                 continue
             packed = pack_endpoint(endpoint)
-            for index, group in groupby(trains(record), lambda train: train.index):
+            for index, group in groupby(trains(record), _INDEX):
                 cars = list(group)
                 found = self._find(index)
                 if isinstance(found, DropReason):

@@ -34,10 +34,10 @@ class Turns:
     def _heard(self, events: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Silence the doorbell, if it is among them."""
         bell = self._doorbell.descriptor
-        if not any(descriptor == bell for descriptor, _ in events):
-            return events
-        self._doorbell.silence()
-        return [event for event in events if event[0] != bell]
+        others = [event for event in events if event[0] != bell]
+        if len(others) < len(events):
+            self._doorbell.silence()
+        return others
 
 
 class Leases:

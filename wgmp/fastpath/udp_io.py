@@ -8,10 +8,10 @@ checked and handed on as a whole; any other is taken apart.
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Callable
+from itertools import repeat
 from typing import Final
-
-import numpy as np
 
 from wgmp.counters import Block, Counter
 from wgmp.datagrams import Receiver, Sender, Source, TrainRefusedError
@@ -27,7 +27,7 @@ from wgmp.stream import Intake, Label, RecordStream
 
 _MAX_RECEIVE_BYTES: Final = 65_535
 # A transport datagram begins with type and receiver index.
-_SESSION_BYTES: Final = 8
+_SESSION: Final = struct.Struct("8s")
 # Records sent from one ring in one call.
 _BURST: Final = 16
 
@@ -159,18 +159,15 @@ class DatagramIntake:
 
 def _is_one_session(datagrams: memoryview, lengths: list[int]) -> bool:
     """Return whether a train is transport data of one receiver index throughout."""
-    first = bytes(datagrams[:_SESSION_BYTES])
-    if messages.message_type(datagrams[: lengths[0]]) is not MessageType.TRANSPORT:
-        return False
     size, last = lengths[0], lengths[-1]
-    whole = len(lengths) - (last != size)
-    heads = np.frombuffer(datagrams, np.uint8, whole * size).reshape(whole, size)
-    if not (heads[:, :_SESSION_BYTES] == np.frombuffer(first, np.uint8)).all():
+    if last < _SESSION.size:
         return False
-    tail = datagrams[whole * size :]
-    return not len(tail) or (
-        bytes(tail[:_SESSION_BYTES]) == first
-        and messages.message_type(tail) is MessageType.TRANSPORT
+    # A loop that is C's.
+    sessions = set(map(_SESSION.unpack_from, repeat(datagrams), range(0, len(datagrams), size)))
+    return (
+        len(sessions) == 1
+        and messages.message_type(datagrams[:size]) is MessageType.TRANSPORT
+        and messages.message_type(datagrams[-last:]) is MessageType.TRANSPORT
     )
 
 
