@@ -124,7 +124,7 @@ impl IpsecMb {
 
 /// A manager of jobs: one thread's, for a job is between two calls.
 pub struct Manager {
-    library: Arc<IpsecMb>,
+    exports: Arc<IpsecMb>,
     manager: NonNull<c_void>,
 }
 
@@ -134,7 +134,7 @@ impl Manager {
         // SAFETY: returns a manager, or null without memory.
         let manager = unsafe { (library.allocate)(0) };
         let manager = NonNull::new(manager).ok_or("it has no memory")?;
-        let made = Self { library: Arc::clone(library), manager };
+        let made = Self { exports: Arc::clone(library), manager };
         // SAFETY: the manager is allocated; the CPU has what it is initialized for.
         unsafe { (library.initialize)(manager.as_ptr()) };
         // SAFETY: the manager lives.
@@ -151,7 +151,7 @@ impl Manager {
     pub fn of_thread(library: &Arc<IpsecMb>) -> Result<Rc<Self>, String> {
         thread_local!(static MADE: RefCell<Vec<Rc<Manager>>> = const { RefCell::new(vec![]) });
         MADE.with_borrow_mut(|made| {
-            let found = made.iter().find(|each| Arc::ptr_eq(&each.library, library));
+            let found = made.iter().find(|each| Arc::ptr_eq(&each.exports, library));
             if let Some(found) = found {
                 return Ok(Rc::clone(found));
             }
@@ -196,13 +196,13 @@ impl Manager {
             order: direction as c_int,
         };
         let manager = self.manager.as_ptr();
-        // SAFETY: the manager lives, and is this thread's alone. No job is under way, so
-        // it has room for one, which begins as `Job` does. What it points to lives until it is
-        // done, which it is when submit_job returns it; the assertion sees to it that it is.
+        // SAFETY: the manager lives, and is this thread's alone. No job is under way, so it has room
+        // for one, which begins as `Job` does. What it points to lives until it is done, which it is
+        // when submit_job returns it; the assertion sees to it that it is.
         unsafe {
-            let job = (self.library.next_job)(manager);
+            let job = (self.exports.next_job)(manager);
             job.write(wanted);
-            let done = (self.library.submit_job)(manager);
+            let done = (self.exports.submit_job)(manager);
             assert!(done == job && (*done).status == COMPLETED, "ipsec-mb did not do a job");
         }
         tag
@@ -212,7 +212,7 @@ impl Manager {
 impl Drop for Manager {
     fn drop(&mut self) {
         // SAFETY: allocated by the library's alloc_mb_mgr, and nobody has it any more.
-        unsafe { (self.library.free)(self.manager.as_ptr()) };
+        unsafe { (self.exports.free)(self.manager.as_ptr()) };
     }
 }
 
