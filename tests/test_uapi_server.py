@@ -13,7 +13,7 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from wgmp import config, keys
 from wgmp.addresses import parse_endpoint
 from wgmp.device import Device
 from wgmp.errors import ConfigError, SocketError
+from wgmp.netns import wait_for
 from wgmp.peertable import RowFigures
 from wgmp.uapi_server import Limits, UapiServer, bind_socket, socket_path
 
@@ -55,6 +56,7 @@ class Served:
         self.device = Device(Sockets())
         self.figures: dict[int, RowFigures] = {}
         self.changes = 0
+        self.settled: asyncio.Event | None = None  # what a change has to wait for, if anything
         self.server = UapiServer(self.device, self._status, self._changed, limits)
         self._loop = new_loop()
         self._listener = bind_socket(path)
@@ -92,8 +94,17 @@ class Served:
     def _status(self, peer: int) -> RowFigures:
         return self.figures.get(peer, RowFigures(None, 0, 0, 0))
 
-    def _changed(self) -> None:
+    def _changed(self) -> Coroutine[None, None, None] | None:
         self.changes += 1
+        return None if self.settled is None else self._settle(self.settled)
+
+    async def _settle(self, settled: asyncio.Event) -> None:
+        await settled.wait()
+
+    def settle(self) -> None:
+        """Let what the changes wait for have happened."""
+        assert self.settled is not None
+        self._loop.call_soon_threadsafe(self.settled.set)
 
 
 def read_all(client: socket.socket) -> bytes:
@@ -225,6 +236,23 @@ def test_a_client_that_hangs_up_half_way_changes_nothing(served: Served) -> None
 def test_a_failed_set_is_a_change_too(served: Served) -> None:
     assert served.ask(b"set=1\nfwmark=5\nfwmark=x\n\n") == b"errno=-22\n\n"
     assert (served.device.fwmark, served.changes) == (5, 1)
+
+
+def test_a_change_is_answered_when_it_is_over_and_what_comes_meanwhile_after_it(
+    served: Served,
+) -> None:
+    served.settled = asyncio.Event()
+    with served.connect() as client:
+        client.sendall(b"set=1\nfwmark=7\n\nget=1\n\n")
+        client.shutdown(socket.SHUT_WR)
+        wait_for(lambda: served.changes, 10, "it is changed")
+        assert b"fwmark=7" in served.ask(b"get=1\n\n"), "others are served"
+        client.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            client.recv(1)
+        client.settimeout(10)
+        served.settle()
+        assert read_all(client) == OK + b"fwmark=7\nerrno=0\n\n"
 
 
 def test_silent_and_slow_clients_stop_nobody(served: Served) -> None:

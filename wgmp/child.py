@@ -36,8 +36,9 @@ class Child:
     """A running role process. `end` is readable when it has ended; `control` carries reports.
 
     `ready`: it has said that it has all it needs. `started`: it has, or has ended; `drained`: it
-    reads nothing more, or has ended; `ended`: it has been reaped, and `ended_in_order`, or was
-    `killed` by somebody else, or neither.
+    reads nothing more, or has ended; `moved`: it has closed all UDP sockets but those it was sent
+    last, or has ended; `ended`: it has been reaped, and `ended_in_order`, or was `killed` by
+    somebody else, or neither.
     `started_at`: boot time. `hung_s`: how long its loop had not turned when it was found to
     hang, else None. `failure`: why it could not start or go on, in its words, "" for nothing said.
     `_trace`: a file in memory, where it writes its stack when a signal ends it.
@@ -51,6 +52,8 @@ class Child:
         self.ready = False
         self.started = asyncio.Event()
         self.drained = asyncio.Event()
+        self.moved = asyncio.Event()
+        self.moved.set()
         self.ended = asyncio.Event()
         self.ended_in_order = self.killed = False
         self.started_at = system.boottime()
@@ -58,6 +61,7 @@ class Child:
         self.failure = ""
         self._trace = trace
         self._condemned = False
+        self._moves = 0
         self._queue: deque[tuple[bytes, list[int]]] = deque()
 
     def send(self, messages: Iterable[bytes], descriptors: list[int]) -> bool:
@@ -90,6 +94,18 @@ class Child:
         except OSError as error:
             self._give_up(error)
         return False
+
+    def move(self) -> None:
+        """Note that it is sent other UDP sockets."""
+        if not self.ended.is_set():
+            self._moves += 1
+            self.moved.clear()
+
+    def has_moved(self) -> None:
+        """Note that it has closed those that it had before."""
+        self._moves -= 1
+        if not self._moves:
+            self.moved.set()
 
     def _give_up(self, error: OSError) -> None:
         """End a process that orders cannot reach; its successor is sent everything anew."""
@@ -136,7 +152,7 @@ class Child:
         how = "" if self.hung_s is None else f"did not turn its loop for {self.hung_s:.1f} s and "
         self.ended_in_order = not code and not how
         self.killed = code == -signal.SIGKILL and not self._condemned
-        for event in (self.started, self.drained, self.ended):
+        for event in (self.started, self.drained, self.moved, self.ended):
             event.set()
         if code >= 0:
             return f"{how}exited with {code}"

@@ -36,6 +36,7 @@ from wgmp.orders import (
     Failed,
     Happened,
     LoopOrder,
+    Moved,
     Order,
     Ready,
     Report,
@@ -120,7 +121,7 @@ class Children:
     async def stop(self) -> None:
         """End all processes, the newcomers too; return when the living have ended."""
         self.replace_nobody()
-        for child in (*self.living.values(), *self._newcomers):
+        for child in self.everybody():
             child.stop()
         for _ in range(int(_STOP_LIMIT_S / _POLL_S)):
             if not self.living:
@@ -254,10 +255,14 @@ class Children:
 
     # --- orders and reports ---
 
+    def everybody(self) -> list[Child]:
+        """Return all processes, the newcomers too."""
+        return [*self.living.values(), *self._newcomers]
+
     def tell(self, orders: Sequence[Order | LoopOrder], descriptors: Sequence[int] = ()) -> None:
         """Send orders to all processes, the newcomers too."""
         self._assign(orders)
-        self.send([*self.living.values(), *self._newcomers], orders, descriptors)
+        self.send(self.everybody(), orders, descriptors)
 
     def send(
         self,
@@ -284,6 +289,8 @@ class Children:
                     self._all_ready.set()
             case Drained():
                 child.drained.set()
+            case Moved():
+                child.has_moved()
             case Happened(event):
                 self.events.publish(event)
             case Failed(text):

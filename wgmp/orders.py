@@ -169,6 +169,10 @@ class Drained(msgspec.Struct, frozen=True, tag=True):
     """The process reads nothing more. What it has read is in its rings."""
 
 
+class Moved(msgspec.Struct, frozen=True, tag=True):
+    """The process has new UDP sockets, and has closed those it had before."""
+
+
 class Failed(msgspec.Struct, frozen=True, tag=True):
     """A role's process could not start, or met a broken invariant: one line why."""
 
@@ -181,7 +185,7 @@ class Happened(msgspec.Struct, frozen=True, tag=True):
     event: AnyEvent
 
 
-Report = Ready | Drained | Failed | Happened
+Report = Ready | Drained | Moved | Failed | Happened
 
 _ORDERS_IN_MESSAGE = 256
 

@@ -33,6 +33,7 @@ from wgmp.orders import (
     Drained,
     Failed,
     Happened,
+    Moved,
     Ready,
     Report,
     SetLogLevel,
@@ -267,6 +268,7 @@ class Loop:
             for old in self._sockets:
                 old.close()
             self._sockets = sockets
+            _report(self._control, Moved())
         return True
 
     def _blocked(self) -> int | None:

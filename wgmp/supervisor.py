@@ -26,7 +26,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 
 from wgmp import inheritance, logs, memory, offload, system
 from wgmp.child import Child, spawn
@@ -34,7 +34,6 @@ from wgmp.children import Children
 from wgmp.device import Device
 from wgmp.errors import ControlError, RoleError, SocketError, WgmpError
 from wgmp.eventhub import DropWatch, EventHub, changes_in
-from wgmp.events import ConfigurationChanged
 from wgmp.fabric import Fabric
 from wgmp.fastpath.interface import FastPath
 from wgmp.inheritance import Inheritance
@@ -116,13 +115,13 @@ class Supervisor:
         self._tun = TunSide(
             interface, tun_descriptors, self.offloads, self.children.tell, self._link_gone
         )
-        self._udp = UdpSide(self.offloads.udp_gro, inherited.udp, manager)
+        self._udp = UdpSide(self.offloads.udp_gro, inherited.udp, self.children, manager)
         self._uapi = uapi
         self._uapi_path = SocketPath(uapi)
         self._failure: WgmpError | None = None
         self.stopping = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.device = Device(self, capacity=ROWS)
+        self.device = Device(self._udp, capacity=ROWS)
         try:
             self.device.set_listen_port(0)
         except OSError as error:
@@ -162,7 +161,7 @@ class Supervisor:
         than in order.
         """
         self._loop = loop = asyncio.get_running_loop()
-        self._server = UapiServer(self.device, self.fabric.peers.figures, self.publish)
+        self._server = UapiServer(self.device, self.fabric.peers.figures, self._changed)
         try:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, self.stop)
@@ -213,19 +212,6 @@ class Supervisor:
         log.info("interface %s was deleted: stopping", self.interface)
         self.stop()
 
-    # --- what the device needs done outside itself (device.Outside) ---
-
-    def open_port(self, port: int) -> int:
-        """Move to UDP `port`, 0 for any; return the one bound. Raises OSError."""
-        bound = self._udp.open(port, self.device.fwmark)
-        self.children.tell([self._udp.order()], self._udp.descriptors())
-        self.events.publish(ConfigurationChanged(listen_port=bound))
-        return bound
-
-    def set_fwmark(self, mark: int) -> None:
-        """Mark outgoing datagrams from now on. Raises OSError."""
-        self._udp.set_fwmark(mark)
-
     # --- what the processes have from us (children.Parent) ---
 
     def fork(self, row: ProcessRow, fabric: Fabric) -> Child:
@@ -239,6 +225,11 @@ class Supervisor:
         yield from self.device.snapshot()
 
     # --- changes while it runs ---
+
+    def _changed(self) -> Coroutine[None, None, None] | None:
+        """Send the roles what `wg` has changed; return what it waits for, if anything."""
+        self.publish()
+        return self._udp.let_go()
 
     def publish(self) -> None:
         """Send the roles what changed in the device."""

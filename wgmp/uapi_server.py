@@ -7,7 +7,8 @@ bounded, and nobody is refused for the sake of the idle: when a bound is reached
 that has been quiet the longest goes.
 
     data_received -> buffer -> one whole operation -> Device -> changed() -> reply
-                                ^ waits while the client does not read its replies
+                                ^ waits while the client does not read its replies,
+                                  and while what changed() returned goes on
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -107,14 +108,15 @@ class UapiServer:
     """Serves one device on one listening socket, on the running event loop.
 
     `status`: figures of a peer id. `changed`: called after every set operation, failed ones
-    included, and before the reply: what `wg set` has said is on its way when it returns.
+    included, and before the reply: what `wg set` has said is on its way when it returns. What has
+    to be over by then, too, it returns.
     """
 
     def __init__(
         self,
         device: Device,
         status: StatusSource,
-        changed: Callable[[], None],
+        changed: Callable[[], Coroutine[None, None, None] | None],
         limits: Limits | None = None,
     ) -> None:
         self.device = device
@@ -169,6 +171,8 @@ class _Connection(asyncio.Protocol):
         self._buffer = bytearray()
         self._searched = 0
         self._paused = False
+        self._settling: asyncio.Task[None] | None = None
+        self._ended = False
 
     @property
     def held_bytes(self) -> int:
@@ -191,6 +195,10 @@ class _Connection(asyncio.Protocol):
         self._answer()
         self._server.heard(self)
 
+    def eof_received(self) -> bool:
+        self._ended = True
+        return self._settling is not None  # an answer is owed: stay open
+
     def pause_writing(self) -> None:
         self._paused = True
         if self._transport is not None:
@@ -209,7 +217,7 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _answer(self) -> None:
-        while not self._paused and self._buffer:
+        while not self._paused and self._settling is None and self._buffer:
             operation = bytes(self._buffer[:_OPERATION_BYTES])
             if operation == _SET:
                 done = self._answer_set()
@@ -234,9 +242,20 @@ class _Connection(asyncio.Protocol):
         self._drop(end + len(_END))
         with logs.timed("a set request"):
             answer = answer_set(self._server.device, body)
-            self._server.changed()
-        self._write(answer)
+            unsettled = self._server.changed()
+        if unsettled is None:
+            self._write(answer)
+        else:
+            self._settling = asyncio.create_task(self._settle(unsettled, answer))
         return True
+
+    async def _settle(self, unsettled: Coroutine[None, None, None], answer: bytes) -> None:
+        await unsettled
+        self._settling = None
+        self._write(answer)
+        self._answer()
+        if self._ended and self._settling is None:
+            self._close()
 
     def _answer_get(self) -> bool:
         if len(self._buffer) == _OPERATION_BYTES:

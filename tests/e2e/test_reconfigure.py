@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -91,6 +92,35 @@ def test_tcp_survives_live_changes(
     outage(flow)
     flow.conclude(LIMIT_S)
     assert ends.left.role_pids() == processes
+
+
+@pytest.mark.parametrize("topology", ["pipeline", "compact"])
+def test_a_port_is_another_gateways_once_wg_set_has_moved_the_first(
+    tunnel: MakeTunnel, topology: str
+) -> None:
+    ends = tunnel("wgmpd", "wireguard-go", topology=topology)
+    first = ends.left
+    name, log = first.namespace.interface_name("wg"), first.log.with_name("other.log")
+    other = replace(first, interface=name, log=log)
+    other.start()
+    pids = first.role_pids()
+    slow = pids["worker1"]  # it has the sockets, as every process has
+    for _ in range(3):
+        old = first.port
+        first.port += 100
+        commands = (
+            f"wg set {first.interface} listen-port {first.port} && "
+            f"wg set {other.interface} listen-port {old}"
+        )
+        os.kill(slow, signal.SIGSTOP)
+        try:
+            both = first.namespace.start("sh", "-c", commands, log=first.log.with_name("wg"))
+            time.sleep(0.2)
+        finally:
+            os.kill(slow, signal.SIGCONT)
+        assert both.wait(10) == 0, first.log.with_name("wg").read_text()
+    assert first.role_pids() == pids
+    assert first.ping(ends.right.inner4)
 
 
 def test_a_new_preshared_key_is_used_by_the_next_handshake(tunnel: MakeTunnel) -> None:

@@ -1,8 +1,4 @@
-"""The UDP ports of gateways that run: said plainly when they cannot be had, let go of, taken back.
-
-A gateway's processes have its sockets, too. A port is free when the last of them has heard of
-another one, which is a moment after the gateway has said so.
-"""
+"""The UDP ports of gateways that run: refused in plain words, let go of, taken back."""
 
 from __future__ import annotations
 
@@ -44,7 +40,6 @@ async def tell(settings: NetworkSettings, lines: bytearray) -> None:
 async def let_go(settings: NetworkSettings) -> None:
     """Have the gateway on any other port, so that this one is free. Raises ControlError."""
     await uapi_client.change(settings.interface, bytearray(b"listen_port=0\n"))
-    await _freed(settings.listen_port)
 
 
 async def take_back(name: str, settings: NetworkSettings) -> None:
@@ -59,7 +54,7 @@ async def take_back(name: str, settings: NetworkSettings) -> None:
 
 
 async def _freed(port: int) -> None:
-    """Wait until nobody has the port, but not long."""
+    """Wait until nobody has the port, for another network may be about to give it back."""
     deadline = time.monotonic() + _LIMIT_S
     while time.monotonic() < deadline:
         try:
