@@ -112,8 +112,8 @@ class QuickConfig(msgspec.Struct, frozen=True):
 
 
 def load(path: Path) -> QuickConfig:
-    """Read and parse the file. Raises ConfigError, also when it cannot be read."""
-    return parse(read_text(path), str(path))
+    """Read and parse a file, or a pipe. Raises ConfigError, also when it cannot be read."""
+    return parse(read_text(path, piped=True), str(path))
 
 
 def parse(text: str, file: str) -> QuickConfig:
@@ -127,9 +127,10 @@ def parse(text: str, file: str) -> QuickConfig:
 def load_again(path: Path) -> QuickConfig:
     """Return what a running gateway's file says now, as `load` does.
 
-    Raises ConfigError for one that says nothing: most likely it is just being written.
+    Never waits. Raises ConfigError for one that says nothing: most likely it is just being
+    written.
     """
-    config = load(path)
+    config = parse(read_text(path), str(path))
     if config == QuickConfig(config.file, InterfaceConfig(), ()):
         raise ConfigError(EMPTY, config.file)
     return config

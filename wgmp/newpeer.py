@@ -22,7 +22,7 @@ from wgmp import config, keys
 from wgmp.addresses import format_prefix
 from wgmp.agent import uapi_client
 from wgmp.errors import ConfigError, ControlError
-from wgmp.files import write_whole
+from wgmp.files import read_text, write_whole
 from wgmp.uapi_server import socket_path
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
@@ -198,8 +198,7 @@ def add_to_file(path: Path, peer: NewPeer) -> None:
     """
     path = path.resolve()
     try:
-        text = path.read_text("utf-8")
-        text = f"{text.rstrip()}\n\n{server_section(peer)}"
+        text = f"{read_text(path).rstrip()}\n\n{server_section(peer)}"
         config.parse(text, str(path))
         write_whole(path, text.encode(), like=path.stat())
     except OSError as error:

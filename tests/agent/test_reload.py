@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 
@@ -103,6 +104,11 @@ def test_a_wrong_file_changes_nothing_and_is_told(site: Site) -> None:
     site.file.write_text("# about to be written\n")
     empty = site.wgmp("reload", check=False)
     assert (empty.returncode, "is empty" in empty.stderr) == (1, True)
+    site.file.unlink()
+    os.mkfifo(site.file)
+    pipe = site.wgmp("reload", check=False)
+    assert (pipe.returncode, "is a pipe: put a file" in pipe.stderr) == (1, True)
+    site.file.unlink()
     assert site.states() == {"home": "running"}
     site.file.write_text(site.head() + site.home("tabel = 5"))
     check = site.wgmp("agent", "check", "--config", str(site.file), check=False)

@@ -109,6 +109,31 @@ def test_a_wrong_file_changes_nothing_and_the_status_says_so(
     assert service.pings()
 
 
+@pytest.mark.parametrize("kind", ["pipe", "directory"])
+def test_a_file_that_has_become_something_else_holds_up_neither_a_reload_nor_the_end(
+    service: Service, kind: str
+) -> None:
+    service.write(service.text.replace("[Interface]\n", "[Interface]\nSaveConfig = true\n"))
+    pid = service.start()
+    service.file.unlink()
+    if kind == "pipe":
+        os.mkfifo(service.file)
+    else:
+        service.file.mkdir()
+    heard = len(service.systemd.messages)
+    os.kill(pid, signal.SIGHUP)
+    message = service.systemd.wait_for("READY=1", after=heard)
+    assert f"STATUS=not reloaded: {service.file}: is a {kind}: put a file in its place" in str(
+        message
+    )
+    assert service.pings()
+    service.space.run(WGMP, "stats", service.interface)
+    os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: not service.space.processes(), 8, "it ends")
+    said = f"SaveConfig: {service.file}: is a {kind}: put a file in its place, or name another"
+    assert f"{said}: not saved" in service.systemd.log.read_text()
+
+
 def test_the_watchdog_is_fed_and_the_end_is_told(service: Service) -> None:
     pid = service.start(WATCHDOG_USEC="400000")
     for _ in range(2):

@@ -131,7 +131,7 @@ def test_export_says_what_it_cannot_change(
     in_files(tmp_path, monkeypatch)
     assert cli.main(["import", "office.conf", "-o", "office.toml"]) == 0
     Path("latin1.conf").write_bytes("# Büro\n".encode("latin-1"))
-    for output, complaint in (("keys", "Is a directory"), ("latin1.conf", "is not UTF-8 text")):
+    for output, complaint in (("keys", "is a directory"), ("latin1.conf", "is not UTF-8 text")):
         assert cli.main(["export", "office.toml", "-o", output]) == 2
         assert complaint in capsys.readouterr().err
 

@@ -27,8 +27,7 @@ from wgmp.agent.lifecycle import State
 from wgmp.agent.network import Network
 from wgmp.agent.server import ApiServer, RefusedError
 from wgmp.agent.settings import NetworkSettings, Settings
-from wgmp.errors import ConfigError, WgmpError
-from wgmp.files import EMPTY
+from wgmp.errors import WgmpError
 from wgmp.manage.runner import Runner
 from wgmp.systemd import NOBODY, Manager
 
@@ -190,9 +189,7 @@ class Agent:
         then nothing changes.
         """
         async with self._reload_turn:
-            new = settings_file.load(self._file)
-            if new == Settings():  # most likely it is just being written
-                raise ConfigError(EMPTY, str(self._file))
+            new = settings_file.load_again(self._file)
             if new.agent != self._settings.agent:
                 log.warning("the [agent] settings take effect when the agent is started again")
             if only is not None and only not in new.networks:

@@ -20,7 +20,7 @@ from wgmp import keys
 from wgmp.agent.secret import SecretKey, Secrets, wipe
 from wgmp.agent.settings import AgentSettings, NetworkSettings
 from wgmp.errors import ConfigError
-from wgmp.files import write_whole
+from wgmp.files import open_file, read_bytes, write_whole
 
 log = logging.getLogger("wgmp")
 
@@ -55,8 +55,8 @@ def _private(name: str, network: NetworkSettings, agent: AgentSettings) -> Secre
     private = read(path)
     public = directory / "public.key"
     text = keys.to_base64(private.public()).encode()
-    with contextlib.suppress(OSError):
-        if public.read_bytes().strip() == text:
+    with contextlib.suppress(ConfigError):
+        if read_bytes(public).strip() == text:
             return private
     write(public, private.public())
     log.info("%s: the public key, for the peers, is in %s", name, public)
@@ -67,7 +67,7 @@ def read(path: Path) -> SecretKey:
     """Return the key in a file; warn when others may read it. Raises ConfigError."""
     buffer = bytearray(_FILE_BYTES_MAX)
     try:
-        with path.open("rb", buffering=0) as file:
+        with open(open_file(path), "rb", buffering=0) as file:
             mode = os.fstat(file.fileno()).st_mode
             length = file.readinto(buffer) or 0
         key = keys.private_key_from_input(bytes(buffer[:length]))

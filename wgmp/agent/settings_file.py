@@ -19,7 +19,7 @@ from wgmp.agent import places
 from wgmp.agent.settings import AgentSettings, NetworkSettings, PeerSettings, Settings
 from wgmp.agent.values import HostPort, decode_value
 from wgmp.errors import ConfigError
-from wgmp.files import read_text
+from wgmp.files import EMPTY, read_text
 from wgmp.options import check_interface_name
 
 _NETWORK_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", re.ASCII)
@@ -28,8 +28,19 @@ _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
 
 def load(path: Path) -> Settings:
-    """Read and check a file; raises ConfigError, also when it cannot be read."""
-    return parse(read_text(path), str(path))
+    """Read and check a file, or a pipe; raises ConfigError, also when it cannot be read."""
+    return parse(read_text(path, piped=True), str(path))
+
+
+def load_again(path: Path) -> Settings:
+    """Return what a running agent's file says now, as `load` does, and never wait.
+
+    Raises ConfigError for one that says nothing: most likely it is just being written.
+    """
+    settings = parse(read_text(path), str(path))
+    if settings == Settings():
+        raise ConfigError(EMPTY, str(path))
+    return settings
 
 
 def parse(text: str, file: str) -> Settings:

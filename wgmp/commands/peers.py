@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from wgmp.config_grammar import KEEPALIVE_MAX
 from wgmp.errors import ConfigError, WgmpError
+from wgmp.files import read_text
 
 if TYPE_CHECKING:
     from wgmp.newpeer import Client, NewPeer, Server
@@ -153,10 +154,9 @@ def _qr(parsed: argparse.Namespace) -> int:
 def _read(file: str) -> str:
     """Return what a file or standard input ("-") holds. Read once: it may be a pipe."""
     try:
-        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        return data.decode()
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}", file) from error
+        if file != "-":
+            return read_text(Path(file), piped=True)
+        return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError:
         raise ConfigError("is not UTF-8 text", file) from None
 

@@ -92,7 +92,7 @@ def _strip(parsed: argparse.Namespace) -> int:
     from wgmp import config as quick
     from wgmp.manage import quick_file
 
-    text = read_text(Path(parsed.file))
+    text = read_text(Path(parsed.file), piped=True)
     quick.parse(text, parsed.file)  # for its mistakes
     print(quick_file.strip(text))
     return 0

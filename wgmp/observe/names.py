@@ -10,11 +10,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from wgmp import config
 from wgmp.errors import ConfigError
+from wgmp.files import read_bytes
 from wgmp.keys import to_base64
 
 MAX_NAME = 64
@@ -56,10 +58,8 @@ class Names:
             self._seen = seen
             self._names = {}
             for file in self._files:
-                try:
-                    self._names |= names_in(file.read_text("utf-8", "replace"))
-                except OSError:
-                    continue
+                with contextlib.suppress(ConfigError):
+                    self._names |= names_in(read_bytes(file).decode(errors="replace"))
         return self._names
 
 
