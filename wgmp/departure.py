@@ -111,4 +111,5 @@ class Departure:
             device.private_key,
             device.generations,
             peers_of(device),
+            supervisor.known_link,
         )

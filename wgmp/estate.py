@@ -57,7 +57,8 @@ class Estate(msgspec.Struct, frozen=True):
     """All that is no descriptor.
 
     `options`: those of the start, with the topology in force. `roles`: whose counters the shared
-    memory has, in its order. `generations`: of the peer table's rows.
+    memory has, in its order. `generations`: of the peer table's rows. `link`: the interface's index
+    and its MTU in bytes, for it may be out of sight; None from a version that did not say.
     """
 
     options: Options
@@ -65,6 +66,7 @@ class Estate(msgspec.Struct, frozen=True):
     private_key: bytes
     generations: list[int]
     peers: list[PeerEstate]
+    link: tuple[int, int] | None = None
 
     def __repr__(self) -> str:
         """Describe it without keys."""

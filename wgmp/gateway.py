@@ -124,6 +124,7 @@ def _run(
     else:
         inherited = inheritance.sort(predecessor.descriptors)
         inherited.roles = predecessor.estate.roles
+        inherited.link = predecessor.estate.link
     start = Start(interface, options, config, inherited, Manager(os.environ), predecessor)
     run, journal = Commands(), Journal.of(interface)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -34,7 +34,8 @@ MEMORY = frozenset({"peers", "peer drops", "indices", "sessions", "counters"})
 class Inheritance:
     """The table's rows; whoever takes one from here owns it.
 
-    `roles`: whose counters are in the memory, in order.
+    `roles`: whose counters are in the memory, in order. `link`: what was known of the interface
+    (`linkwatch.LinkWatch`).
     """
 
     tun: list[int] = field(default_factory=list)
@@ -44,6 +45,7 @@ class Inheritance:
     metrics: socket.socket | None = None
     memory: dict[str, int] = field(default_factory=dict)
     roles: list[str] = field(default_factory=list)
+    link: tuple[int, int] | None = None
 
 
 def sort(named: Iterable[tuple[str, int]], interface: str | None = None) -> Inheritance:

@@ -19,13 +19,16 @@ _LOOK_EVERY_S_WHILE_DOWN = 0.05
 
 
 class LinkPoll:
-    """Looks at an interface; see `linkwatch.LinkWatch`."""
+    """Looks at an interface; see `linkwatch.LinkWatch`. There is no watch before or after it."""
+
+    known = None
 
     def __init__(
         self,
         interface: Callable[[], str],
         tell: Callable[[list[Order]], None],
         gone: Callable[[], None],
+        known: tuple[int, int] | None = None,
     ) -> None:
         self.link = read_link(interface())
         self._interface = interface

@@ -32,6 +32,8 @@ class LinkWatch:
 
     `interface`: returns its name, which may change, and raises TunDeviceError when it is gone.
     `link`: the interface's state as last heard. Raises TunDeviceError when there is none.
+    `known`: what a watch before this one knew, in case it is in another network namespace by now:
+    its index, and its MTU in bytes.
     """
 
     def __init__(
@@ -39,18 +41,28 @@ class LinkWatch:
         interface: Callable[[], str],
         tell: Callable[[list[Order]], None],
         gone: Callable[[], None],
+        known: tuple[int, int] | None = None,
     ) -> None:
         self._interface = interface
         self._name = interface()
         self._is_here = True
-        self.link = read_link(self._name)
-        self._index = tun.index_of(self._name)
+        if known is None:
+            self.link = read_link(self._name)
+            self._index = tun.index_of(self._name)
+        else:
+            self._index, mtu = known
+            self.link = self._link_here() or SetLink(True, mtu)
         self._tell = tell
         self._gone = gone
         self._monitor: socket.socket | None = None
         self._forget_again_at = 0.0
         self._forgetting = False
         self._reading_later = False
+
+    @property
+    def known(self) -> tuple[int, int]:
+        """What a watch after this one may need to know."""
+        return self._index, self.link.mtu
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Hear the kernel from now on; what happened before is read now. Raises OSError."""

@@ -113,7 +113,12 @@ class Supervisor:
         self._changing = asyncio.Lock()
         self.offloads = offload.set_up(tun_descriptors[0], offloads_wanted)
         self._tun = TunSide(
-            interface, tun_descriptors, self.offloads, self.children.tell, self._link_gone
+            interface,
+            tun_descriptors,
+            self.offloads,
+            self.children.tell,
+            self._link_gone,
+            inherited.link,
         )
         self._udp = UdpSide(self.offloads.udp_gro, inherited.udp, self.children, manager)
         self._uapi = uapi
@@ -146,6 +151,11 @@ class Supervisor:
             *((inheritance.UDP, descriptor) for descriptor in self._udp.descriptors()),
             (inheritance.UAPI, self._uapi.fileno()),
         ]
+
+    @property
+    def known_link(self) -> tuple[int, int] | None:
+        """What goes along of the link (`tunside.TunSide`)."""
+        return self._tun.known
 
     # --- the whole run ---
 

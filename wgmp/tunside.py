@@ -19,7 +19,8 @@ log = logging.getLogger("wgmp")
 class TunSide:
     """`interface` on `descriptors` (`tun.open_tun`), which are this object's from now on.
 
-    `queues`: one for each of them. `offloads`: those in use.
+    `queues`: one for each of them. `offloads`: those in use. `known`: what a predecessor
+    knew of the link (`LinkWatch`).
 
     `tell` is called with orders when the link or the routes change, `gone` when the interface was
     deleted. Raises TunDeviceError when there is none.
@@ -32,18 +33,24 @@ class TunSide:
         offloads: Offloads,
         tell: Callable[[list[Order]], None],
         gone: Callable[[], None],
+        known: tuple[int, int] | None,
     ) -> None:
         asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.queues = [queue_of(descriptor, interface, asking) for descriptor in descriptors]
         self._offloads = offloads
         self._tell = tell
-        self._watch = LinkWatch(self.queues[0].interface, self._changed, gone)
+        self._watch = LinkWatch(self.queues[0].interface, self._changed, gone, known)
         self._limit_super_packets()
 
     @property
     def link(self) -> SetLink:
         """The interface's state as last heard."""
         return self._watch.link
+
+    @property
+    def known(self) -> tuple[int, int] | None:
+        """What a successor may need to know of the link."""
+        return self._watch.known
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Hear the kernel from now on. Raises OSError."""
