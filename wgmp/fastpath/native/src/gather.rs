@@ -16,9 +16,10 @@ use crate::record::{Label, Open};
 use crate::ring::{RingWriter, Writer};
 
 /// A turn ends after so many records, reads or bytes: then the roles behind get theirs, before
-/// the rings between are full.
+/// the rings between are full. So many datagrams at once also fit into the socket of whoever reads
+/// them at the far end, which by default holds 208 KiB of the kernel's memory.
 const TURN_RECORDS: usize = 8;
-const TURN_READS: usize = 256;
+const TURN_READS: usize = 64;
 const TURN_BYTES: usize = 256 << 10;
 
 /// A record with more than this in it is not read into: what does not fit had to be copied.
