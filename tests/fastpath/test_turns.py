@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import platform
 import select
+import signal
 import socket
 import struct
 from collections.abc import Iterator
@@ -12,7 +16,7 @@ import pytest
 
 from tests.fastpath.ends import BELL, Ring
 from tests.fastpath.test_intakes import Tun, make_tun, packet
-from wgmp import udp
+from wgmp import seccomp, udp
 from wgmp.counters import Counter, Counters, create_counters
 from wgmp.fastpath import virtio
 from wgmp.fastpath.choice import Choice, load, native_is_missing
@@ -22,6 +26,7 @@ from wgmp.peertable import IndexTable, PeerTable
 from wgmp.protocol.outcome import Endpoint
 from wgmp.record import Kind
 from wgmp.ring import RingReader
+from wgmp.syscalls import prctl
 from wgmp.system import boottime
 from wgmp.tun import TunQueue
 
@@ -169,3 +174,41 @@ def test_records_of_a_role_without_a_part_are_pythons() -> None:
     ring.offer(Kind.ADDRESSED_MESSAGES, [b"hello"])
     assert loop.wait() == []
     assert ring.reader.waiting() == 1
+
+
+# linux/prctl.h, linux/seccomp.h, linux/filter.h: kill the process at one call, allow all others
+NO_NEW_PRIVILEGES, SET_SECCOMP, FILTER = 38, 22, 2
+LOAD_NUMBER, ALLOW, KILL = (0x20, 0, 0, 0), (0x06, 0, 0, 0x7FFF_0000), (0x06, 0, 0, 0x8000_0000)
+
+
+def end_at_yielding() -> None:
+    """Let the kernel end this process when it lets others run."""
+    column = ("x86_64", "aarch64").index(platform.machine())
+    is_yielding = 0x15, 0, 1, seccomp.NUMBERS["sched_yield"][column]
+    lines = [LOAD_NUMBER, is_yielding, KILL, ALLOW]
+    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in lines))
+    prctl(NO_NEW_PRIVILEGES, 1)
+    prctl(SET_SECCOMP, FILTER, struct.pack("@HP", len(lines), ctypes.addressof(program)))
+
+
+@pytest.mark.skipif(not seccomp.supported(), reason="needs seccomp on x86-64 or aarch64")
+@pytest.mark.parametrize(("records", "yields"), [(1, False), (16, False), (17, True)])
+def test_who_has_work_left_for_another_turn_lets_others_run(records: int, yields: bool) -> None:
+    packets, written = Ring(32), Counters(create_counters(1), 0)
+    device, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    with device, end:
+        writer = load(Choice.NATIVE).packet_writer(TunQueue(device.fileno(), True), written)
+        loop = Loop((writer, [packets.reader]), descriptors=[])
+        for _ in range(records):
+            packets.offer(Kind.PACKETS, [virtio.PLAIN + packet(1, 60)])
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                end_at_yielding()
+                loop.pause()
+                code = 0
+            finally:
+                os._exit(code)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status == (-signal.SIGSYS if yields else 0)

@@ -23,6 +23,7 @@ pub mod allowedips;
 pub mod checksum;
 pub mod coalesce;
 pub mod counters;
+pub mod courtesy;
 pub mod finder;
 pub mod gather;
 pub mod ipsec_mb;

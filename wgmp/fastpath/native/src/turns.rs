@@ -10,6 +10,7 @@ use std::sync::atomic::{Ordering, fence};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::courtesy::Courtesy;
 use crate::lease::Leases;
 use crate::memory::Memory;
 use crate::open::Opener;
@@ -23,10 +24,6 @@ use crate::tun::{PacketIntake, PacketWriter};
 /// So many seconds after the first of such turns Python has one, and hears of what was done.
 const REPORT_AFTER: f64 = 0.1;
 const EVENTS: usize = 8;
-/// Whoever keeps the core for longer, in seconds, than the readers of one turn's packets would, is
-/// somebody else: for so many times as long nobody is let run.
-const LONG_WAIT: f64 = 0.002;
-const KEEPING: f64 = 10.0;
 
 /// The loop of one process. `poller`: its epoll descriptor; `bell`, `bell_word`,
 /// `bell_descriptor`: its doorbell; `captured`: a word that is not 0 while somebody captures.
@@ -38,8 +35,7 @@ pub struct Turns {
     bell_descriptor: i32,
     captured: Option<Memory>,
     parts: Vec<Part>,
-    /// Until this time nobody is let run between turns.
-    keeps_until: f64,
+    courtesy: Courtesy,
     /// Times it slept.
     #[pyo3(get)]
     sleeps: u64,
@@ -67,7 +63,7 @@ impl Turns {
             bell_descriptor,
             captured,
             parts: vec![],
-            keeps_until: 0.0,
+            courtesy: Courtesy::default(),
             sleeps: 0,
         })
     }
@@ -138,7 +134,10 @@ impl Turns {
             }
             until = until.min(now + REPORT_AFTER);
             if busy {
-                self.give_way();
+                // SAFETY: takes and returns no memory.
+                self.courtesy.give_way(boottime, || unsafe {
+                    libc::sched_yield();
+                });
             }
         }
     }
@@ -188,24 +187,6 @@ impl Turns {
             }
         }
         Some(events)
-    }
-
-    /// Let others run who wait for this core, before the next of many turns: whoever reads what this
-    /// one wrote has a socket that holds no more than a few hundred packets.
-    ///
-    /// The kernel counts what is left of a slice of time as used. Beside one that never sleeps that
-    /// would be nearly all of it; so such a one is not let run again for a while.
-    fn give_way(&mut self) {
-        let before = boottime();
-        if before < self.keeps_until {
-            return;
-        }
-        // SAFETY: takes and returns no memory.
-        unsafe { libc::sched_yield() };
-        let after = boottime();
-        if after - before > LONG_WAIT {
-            self.keeps_until = after + KEEPING * (after - before);
-        }
     }
 
     /// Whether all that is ready is what a part reads from.
