@@ -113,12 +113,12 @@ def test_the_state_is_that_of_this_moment_not_of_the_last_save() -> None:
     assert found is not None
     assert found.send_counter == 77
     assert found.rekey_at == keypairs.current.rekey_at
-    assert not found.replay.check(500)
-    assert found.replay.check(499)
+    assert not found.replay.accept(500)
+    assert found.replay.accept(499)
     killed = memory.open(orderly=False).current
     assert killed is not None
-    assert not killed.replay.check(499), "who knows whether it was seen"
-    assert killed.replay.check(501)
+    assert not killed.replay.accept(498), "who knows whether it was seen"
+    assert killed.replay.accept(501)
 
 
 def test_keys_that_are_no_longer_in_use_are_wiped() -> None:

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from tests.fastpath.ends import ENDPOINT, PEER, Ends
 from tests.fastpath.packets import ACK, CWR, ECE, FIN, PSH, SYN, URG, Packet, flow
 from tests.fastpath.test_segment import header_for
+from tests.protocol.test_replay import STEPS
 from wgmp.fastpath import reference, virtio
 from wgmp.fastpath.choice import Choice, load, native_is_missing
 from wgmp.fastpath.virtio import VirtioHeader
 from wgmp.protocol.allowedips import AllowedIPs
 from wgmp.protocol.constants import REJECT_AFTER_MESSAGES
+from wgmp.protocol.messages import TransportHeader
 from wgmp.protocol.outcome import DropReason
 from wgmp.record import ecn_flags
 
@@ -172,6 +174,26 @@ def test_both_open_the_same_packets_and_keep_the_same_books(
         end.open(datagrams, ecn_flags(congestion))
         end.open(datagrams[::-1], ecn_flags(congestion))
     assert native.written() == plain.written()
+    assert native.books() == plain.books()
+
+
+@given(
+    st.sampled_from([0, 1, 2**32 - 10, 2**63, REJECT_AFTER_MESSAGES - 5]),
+    st.lists(STEPS, max_size=80),
+)
+@settings(deadline=None)
+def test_both_take_the_same_counters(counter: int, steps: list[int]) -> None:
+    sender, keepalives = Ends(reference).keypair, []
+    newest = counter
+    for step in [0, *steps]:
+        counter = min(max(0, newest + step), 2**64 - 1)
+        newest = max(newest, counter)
+        header = TransportHeader(sender.remote_index, counter).pack()
+        nonce = bytes(4) + counter.to_bytes(8, "little")
+        keepalives.append(header + sender.sealer.encrypt(nonce, b"", None))
+    native = Ends(load(Choice.NATIVE), initiator=False)
+    plain = Ends(reference, initiator=False)
+    assert native.open(keepalives) == plain.open(keepalives)
     assert native.books() == plain.books()
 
 

@@ -40,23 +40,11 @@ class ReplayWindow:
     def close(self) -> None:
         """Take everything up to the highest as seen; what is above it is still to come."""
         highest = self.highest
-        if highest < 0:
-            return
         words = self._words
         for block in range(1, 1 + BITMAP_WORDS):
             words[block] = _ALL_SEEN
         newest = highest >> _BLOCK_SHIFT
         words[1 + (newest & _BLOCK_MASK)] = (2 << (highest & _BIT_MASK)) - 1
-
-    def check(self, counter: int) -> bool:
-        """Return whether `accept` would accept the counter, and change nothing."""
-        highest = self.highest
-        if counter > highest:
-            return counter < REJECT_AFTER_MESSAGES
-        if highest - counter > REPLAY_WINDOW:
-            return False
-        block = counter >> _BLOCK_SHIFT
-        return not self._words[1 + (block & _BLOCK_MASK)] >> (counter & _BIT_MASK) & 1
 
     def accept(self, counter: int) -> bool:
         """Mark a counter (0..2**64-1) as seen; False when it was seen, is too old or too high.
