@@ -413,6 +413,7 @@ def test_a_stopped_peer_forgets_its_sessions_and_stays_silent(connected: Pair) -
     assert node.peer.deadline() is None
     node.sent.clear()
     connected.act(node, node.peer.set_keepalive(6, connected.now))
+    assert node.peer.deadline() is None
     connected.send(node, ipv4_packet())
     connected.run(100.0)
     assert node.sent == []

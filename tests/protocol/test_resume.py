@@ -122,6 +122,18 @@ def test_an_initiation_that_awaits_its_response_is_sent_again_in_time_and_counts
     assert pair.a.told == [HandshakeGivenUp()]
 
 
+def test_a_packet_for_a_successor_waits_until_an_initiation_may_be_sent_again(pair: Mortal) -> None:
+    pair.intercept = lambda node, datagram: True
+    pair.send(pair.a, ipv4_packet())
+    pair.run(3.0)
+    pair.succeed()
+    pair.send(pair.a, ipv4_packet())
+    pair.run(1.9)
+    assert len(pair.a.sent) == 1
+    pair.run(1.0)
+    assert len(pair.a.sent) == 2
+
+
 def test_one_with_nothing_to_go_on_with_is_silent(pair: Mortal) -> None:
     pair.succeed()
     assert pair.a.peer.deadline() is None

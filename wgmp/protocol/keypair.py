@@ -131,8 +131,8 @@ class Keypair:
 
     def settled_until(self) -> float:
         """Return the time before which its age is no reason for anything, used either way."""
-        last_minute = self.created_at + REKEY_ON_RECEIVE_AFTER_TIME if self.is_initiator else inf
-        return min(self.rekey_at, last_minute, self.created_at + REJECT_AFTER_TIME)
+        # An initiator's last minute comes later.
+        return min(self.rekey_at, self.created_at + REJECT_AFTER_TIME)
 
     def retire(self) -> None:
         """Never seal with these keys again; what is still under way can be opened."""
