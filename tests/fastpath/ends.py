@@ -16,7 +16,7 @@ from wgmp.protocol.noise import SessionKeys
 from wgmp.protocol.outcome import DropReason, Endpoint
 from wgmp.record import SLOT_BYTES, Kind, Record, pack_endpoint
 from wgmp.ring import Doorbell, RingReader, RingWriter, create_ring
-from wgmp.shm import Segment
+from wgmp.shm import PAGE_BYTES, Segment
 
 PEER = 3
 STRANGER = 4
@@ -33,6 +33,8 @@ class Ring:
 
     def __init__(self, slots: int = 8) -> None:
         segment = create_ring("test", slots, SLOT_BYTES)
+        # What earlier records left in its slots.
+        segment.bytes[PAGE_BYTES:] = b"\xa5" * (len(segment.bytes) - PAGE_BYTES)
         self.writer = RingWriter(segment, BELL)
         self.reader = RingReader(segment)
 
@@ -98,6 +100,10 @@ class Ends:
     def seal(self, packets: Sequence[bytes], flags: int = 0) -> tuple[int, int]:
         """Seal one record of packets behind virtio headers."""
         self.packets.offer(Kind.PACKETS, packets, flags)
+        return self.seal_waiting()
+
+    def seal_waiting(self) -> tuple[int, int]:
+        """Seal what waits in the ring, as far as one call goes."""
         endpoint = pack_endpoint(ENDPOINT)
         return self._sealer.seal(self.packets.reader, self.keypair, PEER, endpoint, MTU)
 

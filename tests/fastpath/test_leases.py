@@ -30,6 +30,7 @@ from wgmp.orders import (
 )
 from wgmp.peertable import RowFigures
 from wgmp.protocol.outcome import Endpoint
+from wgmp.protocol.timers import Timer
 from wgmp.record import Kind
 from wgmp.system import boottime
 
@@ -114,12 +115,12 @@ def test_a_lease_ends_when_the_sessions_age_asks_for_something(
     for age, sent in ((lasts_s - 5, 1), (lasts_s + 0.1, 0)):
         rig = Rig(now=boottime() - age, in_turns=True)
         raw = rig.add_peer(endpoint=HERE if initiator else None)
-        if initiator:
-            rig.call(raw)
-        else:
-            rig.connect(raw)
+        session = rig.call(raw) if initiator else rig.connect(raw)
         rig.send(packet())
         assert len(rig.sent()) == 1
+        rig.queue(session.seal(INWARD))
+        rig.turn()
+        assert len(rig.written()) == sent
         offer(rig, packet())
         rig.turn()
         assert len(rig.sent()) == sent
@@ -152,6 +153,7 @@ def test_a_new_session_is_leased_when_its_first_packet_has_come(
 ) -> None:
     rig, old = leased
     rig.step(21)
+    rig.deliver(old.seal())
     raw = rig.raw_peers[1]
     initiation = raw.initiation()
     rig.deliver(initiation.datagram)
@@ -171,6 +173,23 @@ def test_a_new_session_is_leased_when_its_first_packet_has_come(
     assert new.unseal(sent)
     rig.step()
     assert rig.written() == [INWARD, INWARD]
+
+
+@pytest.mark.parametrize("ways", [("in", "out"), ("out", "in"), ("in", "out", "in")])
+def test_the_peers_timers_hear_what_came_last(
+    leased: tuple[Rig, Session], ways: tuple[str, ...]
+) -> None:
+    rig, session = leased
+    for way in ways:
+        if way == "in":
+            rig.queue(session.seal(INWARD))
+        else:
+            offer(rig, packet())
+        rig.carry()
+    assert (len(rig.written()), len(rig.sent())) == (ways.count("in"), ways.count("out"))
+    rig.worker.settle(rig.now)
+    assert (Timer.SEND_KEEPALIVE in rig.timers()) == (ways[-1] == "in")
+    assert (Timer.NEW_HANDSHAKE in rig.timers()) == (ways[-1] == "out")
 
 
 def test_while_somebody_captures_every_record_goes_through_python(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fastpath.ends import ENDPOINT, PEER, Ends
+from tests.fastpath.ends import ENDPOINT, PEER, STRANGER, Ends
 from tests.fastpath.packets import ACK, CWR, ECE, FIN, PSH, SYN, URG, Packet, flow
 from tests.fastpath.test_segment import header_for
 from tests.protocol.test_replay import STEPS
@@ -22,7 +22,7 @@ from wgmp.protocol.allowedips import AllowedIPs
 from wgmp.protocol.constants import REJECT_AFTER_MESSAGES
 from wgmp.protocol.messages import TransportHeader
 from wgmp.protocol.outcome import DropReason
-from wgmp.record import ecn_flags
+from wgmp.record import Kind, ecn_flags
 
 pytestmark = pytest.mark.skipif(
     bool(native_is_missing()), reason="the native fast path was not built: no Rust toolchain"
@@ -230,6 +230,33 @@ def test_long_trains_become_the_same_super_packets() -> None:
         assert len(made[0]) == (1 if kind[1] == 6 else 2)
         assert made[0] == made[1]
         assert virtio.GSO_NONE not in made[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "payload", "segment"),
+    [(256, 1, 0), (257, 1, 0), (2, 30_000, 200), (2, 30_000, 1000), (40, 1372, 0)],
+)
+def test_both_fill_records_to_the_brim(count: int, payload: int, segment: int) -> None:
+    whole = Packet(bytes(payload), protocol=17)
+    header = header_for(whole, segment).pack() if segment else virtio.PLAIN
+    native, plain = both()
+    made = []
+    for end in (native, plain):
+        end.seal([header + whole.build()] * min(count, 256))
+        end.seal([header + whole.build()] * (count - min(count, 256)))
+        made.append([each for *_, record in end.sealed.take() for each in record])
+    assert made[0] == made[1]
+    assert len(made[0]) == count * (-(-payload // segment) if segment else 1)
+
+
+@pytest.mark.parametrize(("kind", "peer"), [(Kind.PACKETS, STRANGER), (Kind.DATAGRAMS, PEER)])
+def test_neither_seals_what_is_for_another_peer_or_is_sealed(kind: Kind, peer: int) -> None:
+    inner = virtio.PLAIN + Packet(b"x").build()
+    for end in both():
+        for each in ((Kind.PACKETS, PEER), (kind, peer), (Kind.PACKETS, PEER)):
+            end.packets.offer(each[0], [inner], peer=each[1])
+        assert end.seal_waiting()[0] == 1
+        assert end.packets.reader.waiting() == 2
 
 
 def test_native_session_stops_where_the_counter_ends() -> None:

@@ -128,6 +128,15 @@ def test_datagram_on_an_expired_session_is_dropped(connected: Pair) -> None:
     assert outcomes == [Drop(DropReason.KEYPAIR_EXPIRED)]
 
 
+def test_what_found_no_room_does_not_count_as_sent(connected: Pair) -> None:
+    peer = connected.a.peer
+    current, before = peer.keypairs.current, peer.deadline()
+    assert current is not None
+    connected.run(5.0)
+    assert peer.packets_sent(current, 0, connected.now) == []
+    assert peer.deadline() == before
+
+
 def test_unknown_index_is_dropped(connected: Pair) -> None:
     outcomes = connected.b.deliver(b"\4\0\0\0" + bytes(60), connected.a.address, connected.now)
     assert outcomes == [Drop(DropReason.UNKNOWN_INDEX)]

@@ -184,6 +184,16 @@ def test_answering_an_initiation_cancels_the_keepalive(connected: Pair) -> None:
     assert keepalives(connected.b) == []
 
 
+def test_an_initiation_cancels_the_keepalive(connected: Pair) -> None:
+    connected.intercept = lambda node, datagram: node is connected.a
+    connected.send(connected.b, ipv4_packet())
+    connected.run(9.0)
+    connected.act(connected.a, connected.a.peer.begin_handshake(connected.now))
+    connected.run(4.9)
+    assert len(initiations(connected.a)) == 1
+    assert keepalives(connected.a) == []
+
+
 def test_persistent_keepalive_comes_at_its_interval(connected: Pair) -> None:
     connected.run(30.0)
     connected.a.sent.clear()

@@ -134,6 +134,16 @@ def test_a_packet_for_a_successor_waits_until_an_initiation_may_be_sent_again(pa
     assert len(pair.a.sent) == 2
 
 
+def test_a_successor_that_only_receives_rekeys_in_the_sessions_last_minute(pair: Mortal) -> None:
+    pair.connect()
+    pair.run(160.0)
+    pair.succeed()
+    pair.run(7.0)
+    pair.send(pair.b, ipv4_packet())
+    pair.run(1.0)
+    assert pair.a.completed == [True]
+
+
 def test_one_with_nothing_to_go_on_with_is_silent(pair: Mortal) -> None:
     pair.succeed()
     assert pair.a.peer.deadline() is None

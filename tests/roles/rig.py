@@ -138,15 +138,20 @@ class Rig:
 
     def turn(self) -> None:
         """Let be done what needs no decision."""
+        self.carry()
+        self.worker.settle(self.now)
+
+    def carry(self) -> None:
+        """Let it be done, and the worker hear nothing of it yet."""
         if self.now != self._turned:
             assert isinstance(self.worker.part, WorkerPart)
             self.worker.part.leases.clear()
             self._turned = self.now
-        self.wait(boottime() + _PAUSE_S, busy=True)
+        self._turns.wait(True, boottime() + _PAUSE_S, False)
 
-    def wait(self, until: float, busy: bool = False) -> list[tuple[int, int]]:
+    def wait(self, until: float) -> list[tuple[int, int]]:
         """Turn until there is something for Python; return the descriptors that are ready."""
-        events = self._turns.wait(busy, until, False)
+        events = self._turns.wait(False, until, False)
         self.worker.settle(self.now)
         return events
 

@@ -26,6 +26,7 @@ ADDRESSED = pack_endpoint(HERE)
         ("udp_reader", Kind.ADDRESSED_MESSAGES, [ADDRESSED + RESPONSE], HERE, "ring_corrupt"),
         ("udp_reader", Kind.DATAGRAMS, [b"\4\0\0\0" + bytes(28)], None, "ring_corrupt"),
         ("udp_reader", Kind.DATAGRAMS, [bytes(64), bytes(31)], HERE, "ring_corrupt"),
+        ("udp_reader", Kind.DATAGRAMS, [b"\4"], HERE, "ring_corrupt"),
         ("udp_reader", Kind.DATAGRAMS, [b"\4\0\0\0" + bytes(28)], HERE, "unknown_index"),
         ("udp_reader", Kind.HANDSHAKE_MESSAGES, [INITIATION], HERE, "ring_corrupt"),
         ("udp_reader", Kind.HANDSHAKE_MESSAGES, [b""], HERE, "ring_corrupt"),
