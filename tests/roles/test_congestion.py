@@ -1,13 +1,18 @@
-"""ECN on its way through the roles: records are split where the field changes, nowhere else."""
+"""The traffic class on its way through the roles: ECN, and DSCP on handshakes.
+
+Records are split where it changes, nowhere else.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from collections.abc import Iterator
 
 import pytest
 from fuzz.house import GATEWAY4, KNOWN4, KNOWN6, House, ipv4, ipv6
+from hostile.rawpeer import INITIATION, RESPONSE, TRANSPORT
 
 from wgmp.counters import Counter
 from wgmp.fastpath import virtio
@@ -47,6 +52,33 @@ def test_each_datagram_carries_its_packets_field_in_order(house: House) -> None:
     assert classes == fields
     made = house.roles["tun_reader"].counters.value(Counter.RECORDS_OUT) - records
     assert made == 5, "one for each run of equal fields"
+
+
+def test_handshake_messages_carry_af41_and_data_does_not(house: House) -> None:
+    house.wire.setsockopt(socket.IPPROTO_IP, IP_RECVTOS, 1)
+    house.receive(house.raw.initiation().datagram)
+    seen = classes(house)
+    response, _ = house.raw.answer(house.call())
+    house.receive(response)
+    house.settle(600.0)
+    house.take(ipv4(KNOWN4, b"once more"))
+    assert seen | classes(house) == {
+        (INITIATION, 0x88),
+        (RESPONSE, 0x88),
+        (TRANSPORT, 0),
+    }
+
+
+def classes(house: House) -> set[tuple[int, int]]:
+    """The types of what was sent since the last call, each with its traffic class."""
+    found = set()
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            datagram, ancillary, _, _ = house.wire.recvmsg(2000, 100)
+            found |= {
+                (datagram[0], content[0]) for _, kind, content in ancillary if kind == socket.IP_TOS
+            }
+    return found
 
 
 @pytest.mark.parametrize(("outer", "inner", "expected"), [(CE, ECT_0, CE), (CE, NOT_ECT, None)])
