@@ -17,7 +17,7 @@ from wgmp.netns import Namespaces
 from wgmp.protocol import ecn
 from wgmp.protocol.constants import HANDSHAKE_TRAFFIC_CLASS
 from wgmp.protocol.outcome import Endpoint
-from wgmp.udp import explain, open_sockets
+from wgmp.udp import explain, mark_of, open_sockets, set_mark
 
 Pair = tuple[tuple[int, list[socket.socket]], tuple[int, list[socket.socket]]]
 
@@ -67,6 +67,16 @@ def test_both_families_share_the_port_that_was_picked() -> None:
     assert {sock.getsockname()[1] for sock in sockets} == {port}
     assert len(sockets) == 2
     for sock in sockets:
+        sock.close()
+
+
+@pytest.mark.root
+def test_a_mark_may_have_any_of_its_32_bits() -> None:
+    _, sockets = open_sockets(0, 0x8000_0001)
+    for sock in sockets:
+        assert mark_of(sock) == 0x8000_0001
+        set_mark(sock, 0xFFFF_FFFF)
+        assert mark_of(sock) == 0xFFFF_FFFF
         sock.close()
 
 

@@ -62,8 +62,9 @@ def change_keepalive_and_mark(ends: Tunnel, stranger: str) -> None:
     peer = ends.right.public_key
     for seconds in ("1", "off", "25"):
         ends.left.set("peer", peer, "persistent-keepalive", seconds)
-    ends.left.set("fwmark", "0x1234")
-    assert ends.left.wg("show", ends.left.interface, "fwmark").strip() == "0x1234"
+    for mark in ("0x1234", "0xffffffff"):
+        ends.left.set("fwmark", mark)
+        assert ends.left.wg("show", ends.left.interface, "fwmark").strip() == mark
     ends.left.set("fwmark", "off")
 
 
