@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -49,3 +50,17 @@ def test_a_stopped_worker_is_replaced_and_the_transfer_goes_on(tunnel: MakeTunne
     stack = ends.left.log.read_text().partition("udp_reader was here")[2]
     assert "process.py" in stack
     assert ends.right.ping(ends.left.inner4)
+
+
+def test_a_role_that_stands_still_for_a_moment_costs_no_packet(tunnel: MakeTunnel) -> None:
+    ends = tunnel("wgmpd", "wireguard-go", topology="pipeline")
+    assert ends.left.ping(ends.right.inner4)
+    for name in ("tun_reader", "worker0", "udp_writer", "udp_reader", "tun_writer"):
+        pid = ends.left.role_pids()[name]
+        standing = threading.Timer(0.15, os.kill, (pid, signal.SIGSTOP))
+        going = threading.Timer(0.4, os.kill, (pid, signal.SIGCONT))
+        standing.start()
+        going.start()
+        answered = ends.left.ping_all(ends.right.inner4, count=20, size=1000)
+        going.join()
+        assert answered, (name, ends.left.drops())

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from wgmp.netns import Namespaces
+from wgmp.netns import Namespaces, wait_for
 
-from .torture import reused, torture
+from .conftest import MakeTunnel
+from .torture import reused, role_processes, torture
+from .tunnel import exists
 
 KILLS = 15
 BACK_LIMIT_S = 3.0
@@ -26,6 +30,23 @@ def test_kills_cost_no_session_and_no_counter_is_used_twice(
     assert found.reused == 0
     assert found.handshakes == 0, f"killed: {found.victims}"
     assert max(found.pauses) < BACK_LIMIT_S, list(zip(found.victims, found.pauses, strict=True))
+
+
+@pytest.mark.root
+def test_a_role_that_has_died_and_is_not_reaped_yet_is_none_to_be_killed(
+    tunnel: MakeTunnel,
+) -> None:
+    gateway = tunnel("wgmpd", "wireguard-go").left
+    roles = role_processes(gateway)
+    dying, name = roles[0]
+    os.kill(gateway.process.pid, signal.SIGSTOP)
+    try:
+        os.kill(dying, signal.SIGKILL)
+        wait_for(lambda: not exists(dying), 5, "it dies")
+        assert role_processes(gateway) == roles[1:]
+    finally:
+        os.kill(gateway.process.pid, signal.SIGCONT)
+    wait_for(lambda: name in [each for _, each in role_processes(gateway)], 5, "its successor")
 
 
 def test_a_counter_used_twice_would_be_seen() -> None:

@@ -24,7 +24,7 @@ from hostile.wire import inside
 from wgmp.netns import Namespace, Namespaces, wait_for
 from wgmp.traffic import Report, Transfer
 
-from .tunnel import WGMP, Gateway, build
+from .tunnel import WGMP, Gateway, build, exists
 
 # How often the receivers say that something has arrived: the resolution of a pause.
 _ARRIVALS_EVERY_S = 0.01
@@ -226,7 +226,8 @@ def role_processes(gateway: Gateway) -> list[tuple[int, str]]:
             found.append((child, Path(f"/proc/{child}/comm").read_text().strip()))
         except (FileNotFoundError, ProcessLookupError):
             continue
-    return [(child, name.partition(":")[2]) for child, name in found if ":" in name]
+    running = [(child, name) for child, name in found if ":" in name and exists(child)]
+    return [(child, name.partition(":")[2]) for child, name in running]
 
 
 def _handshakes(gateway: Gateway) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -138,9 +139,14 @@ class Gateway:
         return self._ping(address, "-c1", "-i0.1", f"-w{wait_s}", *options).returncode == 0
 
     def ping_all(self, address: str, count: int, size: int) -> bool:
-        """Ping `count` times with `size` bytes; tell whether every one was answered."""
-        done = self._ping(address, f"-c{count}", "-i0.01", f"-s{size}", "-W5")
-        return f" {count} received, 0% packet loss" in done.stdout
+        """Ping `count` times with `size` bytes; tell whether every one was answered.
+
+        Without -w `ping` waits for the last answers no longer than twice the longest of the others
+        took. With it there are more pings, until so many answers have come.
+        """
+        done = self._ping(address, f"-c{count}", "-i0.01", f"-s{size}", f"-w{10 + count // 50}")
+        answered = re.findall(r" bytes from .*icmp_seq=(\d+)", done.stdout)
+        return set(map(int, answered)) >= set(range(1, count + 1))
 
     def _ping(self, address: str, *options: str) -> subprocess.CompletedProcess[str]:
         return self.namespace.run("ping", "-n", *options, address, check=False)
