@@ -102,6 +102,13 @@ def test_what_is_no_file_any_more_is_said_at_once(
     assert Names([path]).current() == {}
 
 
+def test_what_an_editor_puts_before_the_text_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "wg0.conf"
+    path.write_bytes(b"\xef\xbb\xbf[Interface]\n")
+    with pytest.raises(ConfigError, match="begins with a byte order mark"):
+        load_again(path)
+
+
 @NO_FILES
 def test_a_key_file_that_is_none_is_no_key(
     tmp_path: Path, patience: None, make: Callable[[Path], None], said: str

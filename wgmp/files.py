@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 from pathlib import Path
@@ -18,10 +19,13 @@ _BYTES_MAX = 32 << 20
 def read_text(path: Path, piped: bool = False) -> str:
     """Return the text of an operator's file, as `read_bytes` does.
 
-    Raises ConfigError also when it is not UTF-8.
+    Raises ConfigError also when it is not UTF-8, or begins with a byte order mark.
     """
+    data = read_bytes(path, piped)
+    if data.startswith(codecs.BOM_UTF8):
+        raise ConfigError("begins with a byte order mark: save it as UTF-8 without", str(path))
     try:
-        return read_bytes(path, piped).decode()
+        return data.decode()
     except UnicodeDecodeError:
         # Its own error holds the file's bytes, keys and all.
         raise ConfigError("is not UTF-8 text", str(path)) from None
