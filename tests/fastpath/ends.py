@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tests.fastpath.test_segment import cut
 from wgmp.counters import Counters, create_counters
 from wgmp.fastpath import virtio
-from wgmp.fastpath.interface import FastPath
+from wgmp.fastpath.interface import FastPath, Received, Refused
 from wgmp.fastpath.virtio import VirtioHeader
 from wgmp.peertable import PeerTable
 from wgmp.protocol.keypair import Keypair
@@ -24,6 +24,9 @@ KEYS = b"\x11" * 32, b"\x22" * 32
 ENDPOINT = Endpoint(bytes([192, 0, 2, 1]), 51820, 0, bytes([192, 0, 2, 2]), 7)
 MTU = 1420
 
+# What the fast path says of what it opened.
+Opened = tuple[list[Received], list[Refused]]
+
 # Nobody sleeps behind the rings. One for all: each has a descriptor.
 BELL = Doorbell(Segment("bells", 64), 0)
 
@@ -38,12 +41,19 @@ class Ring:
         self.writer = RingWriter(segment, BELL)
         self.reader = RingReader(segment)
 
-    def offer(self, kind: Kind, packets: Sequence[bytes], flags: int = 0, peer: int = PEER) -> None:
+    def offer(
+        self,
+        kind: Kind,
+        packets: Sequence[bytes],
+        flags: int = 0,
+        peer: int = PEER,
+        endpoint: Endpoint = ENDPOINT,
+    ) -> None:
         """Publish a record of packets."""
         record = self.writer.reserve()
         assert record is not None
         record.begin(kind, peer, flags)
-        record.set_endpoint(ENDPOINT)
+        record.set_endpoint(endpoint)
         for packet in packets:
             record.append(packet)
         self.writer.publish()
@@ -107,9 +117,13 @@ class Ends:
         endpoint = pack_endpoint(ENDPOINT)
         return self._sealer.seal(self.packets.reader, self.keypair, PEER, endpoint, MTU)
 
-    def open(self, datagrams: Sequence[bytes], flags: int = 0) -> object:
+    def open(self, datagrams: Sequence[bytes], flags: int = 0) -> Opened:
         """Open one record of datagrams; return what the fast path said of it."""
         self.datagrams.offer(Kind.DATAGRAMS, datagrams, flags)
+        return self.open_waiting()
+
+    def open_waiting(self) -> Opened:
+        """Open what waits in the ring, as far as one call goes."""
         return self._opener.open(self.datagrams.reader)
 
     def written(self) -> list[bytes]:

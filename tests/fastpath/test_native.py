@@ -22,7 +22,7 @@ from wgmp.protocol.allowedips import AllowedIPs
 from wgmp.protocol.constants import REJECT_AFTER_MESSAGES
 from wgmp.protocol.messages import TransportHeader
 from wgmp.protocol.outcome import DropReason
-from wgmp.record import Kind, ecn_flags
+from wgmp.record import Kind, ecn_flags, pack_endpoint
 
 pytestmark = pytest.mark.skipif(
     bool(native_is_missing()), reason="the native fast path was not built: no Rust toolchain"
@@ -41,6 +41,7 @@ ODD: list[Callable[[Packet], Packet]] = [
     lambda packet: replace(packet, identification=packet.identification + 7),
     lambda packet: replace(packet, fragment=0x2000),
     lambda packet: replace(packet, tos=3),
+    lambda packet: replace(packet, tos=2),
     lambda packet: replace(packet, ttl=3),
     lambda packet: replace(packet, port=9),
     lambda packet: replace(packet, window=1),
@@ -211,6 +212,20 @@ def test_both_drop_the_same_where_a_ring_is_full(sizes: list[int], slots: int) -
     )
     assert native.keypair.send_counter == plain.keypair.send_counter
     assert native.sealed.take() == plain.sealed.take()
+
+
+def test_both_say_how_much_came_and_where_the_last_came_from() -> None:
+    for fastpath in (load(Choice.NATIVE), reference):
+        sender, end = Ends(reference).keypair, Ends(fastpath, initiator=False, slots=1)
+        for port in (51820, 2, 3):
+            datagrams = [sender.seal(Packet(bytes(900)).build(), 1420) for _ in range(5)]
+            end.datagrams.offer(Kind.DATAGRAMS, datagrams, endpoint=ENDPOINT._replace(port=port))
+        received, refused = end.open_waiting()
+        assert refused == []
+        assert sum(packets for _, packets, *_ in received) == 15
+        assert received[-1][4] == pack_endpoint(ENDPOINT._replace(port=3))
+        assert len(end.written()) == 5, "the ring was full"
+        assert end.counters.inward.drops() == {"ring_full": 10}
 
 
 def test_long_trains_become_the_same_super_packets() -> None:

@@ -45,9 +45,14 @@ class Loop:
         self._interest.read(descriptors)
         self._turns = load(Choice.NATIVE).turns(self._interest, BELL, list(parts), None)
 
-    def pause(self) -> list[tuple[int, int]]:
+    @property
+    def sleeps(self) -> int:
+        """How often it slept."""
+        return self._turns.sleeps
+
+    def pause(self, busy: bool = False, blocked: bool = False) -> list[tuple[int, int]]:
         """Turn for a while; return what is ready and Python's."""
-        return self._turns.wait(False, boottime() + PAUSE_S, False)
+        return self._turns.wait(busy, boottime() + PAUSE_S, blocked)
 
     def wait(self) -> list[tuple[int, int]]:
         """Turn until there is something for Python, which there has to be."""
@@ -165,6 +170,25 @@ def test_what_is_to_be_sent_and_written_needs_nobody(
         assert end.recv(1000) == virtio.PLAIN + packet(1, 60)
     assert sent.value(Counter.PACKETS_OUT) == 2
     assert written.value(Counter.PACKETS_OUT) == 1
+
+
+def test_while_a_role_waits_for_room_its_rings_stay_as_they_are(
+    out: tuple[DatagramWriter, Counters],
+) -> None:
+    datagrams = Ring()
+    loop = Loop((out[0], [datagrams.reader]), descriptors=[])
+    datagrams.offer(Kind.DATAGRAMS, [bytes(100)])
+    assert loop.pause(blocked=True) == []
+    assert datagrams.reader.waiting() == 1
+    assert loop.pause() == []
+    assert datagrams.reader.waiting() == 0
+
+
+def test_who_has_nothing_left_to_do_sleeps() -> None:
+    ring = Ring()
+    loop = Loop((None, [ring.reader]), descriptors=[])
+    assert loop.pause(busy=True) == []
+    assert loop.sleeps == 1
 
 
 def test_records_of_a_role_without_a_part_are_pythons() -> None:

@@ -100,6 +100,22 @@ def test_only_the_exact_size_is_accepted(kind: int, size: int) -> None:
         assert verdict is (MessageType(kind) if length == size else DropReason.BAD_LENGTH)
 
 
+@pytest.mark.parametrize("message", [Initiation, Response, CookieReply, TransportHeader])
+@pytest.mark.parametrize("kind", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [31, 64, 92, 148])
+def test_a_message_of_another_type_or_size_is_not_unpacked(
+    message: type[Initiation | Response | CookieReply | TransportHeader], kind: int, size: int
+) -> None:
+    datagram = struct.pack("<I", kind).ljust(size, b"x")
+    found, unpacked = messages.message_type(datagram), message.unpack(datagram)
+    if found is DropReason.BAD_LENGTH:
+        assert unpacked is DropReason.BAD_LENGTH
+    elif message is {1: Initiation, 2: Response, 3: CookieReply, 4: TransportHeader}[kind]:
+        assert isinstance(unpacked, message)
+    else:
+        assert unpacked is DropReason.BAD_TYPE
+
+
 def test_transport_data_has_at_least_a_header_and_a_tag() -> None:
     for length in range(4, 2000):
         verdict = messages.message_type(b"\4\0\0\0".ljust(length, b"\0"))

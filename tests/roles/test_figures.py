@@ -56,6 +56,30 @@ def test_the_last_handshake_is_the_last_that_was_completed() -> None:
     assert before <= rig.fabric.peers.figures(1).last_handshake_ns <= time.time_ns()
 
 
+def test_handshake_messages_are_in_the_books() -> None:
+    rig = Rig()
+    raw = rig.add_peer(endpoint=HERE)
+    rig.send(packet())
+    (initiation,) = rig.sent()
+    for cookie in (raw.cookie_reply(initiation, bytes(16)), bytes(64)):
+        rig.deliver(b"\3" + cookie[1:4] + initiation[4:8] + cookie[8:])
+    response, _ = raw.answer(initiation)
+    rig.deliver(response)
+    counters = rig.worker.counters.inward
+    assert counters.value(Counter.MESSAGES_TAKEN) == 2
+    assert counters.value(Counter.COOKIES_TAKEN) == 1
+    assert rig.drops() == {"bad_cookie_reply": 1}
+
+
+def test_packets_that_wait_for_a_session_are_in_the_books() -> None:
+    rig = Rig()
+    rig.add_peer(endpoint=HERE)
+    rig.send(packet())
+    figures = rig.worker.counters.outward.figures()
+    assert (figures["records_in"], figures["packets_in"], figures["cut"]) == (1, 1, 0)
+    assert rig.worker.counters.value(Counter.STAGED) == 1
+
+
 def test_admission_counts_the_bytes_of_what_it_takes_and_gives() -> None:
     rig = Rig()
     rig.connect(rig.add_peer())

@@ -41,7 +41,7 @@ class RateLimiter:
         """Take a token of `address` (packed, 4 bytes, or 16 of which the /64 counts)."""
         if now >= self._sweep_at:
             self._sweep(now)
-        source = address if len(address) == 4 else address[:_IPV6_PREFIX_BYTES]
+        source = address[:_IPV6_PREFIX_BYTES]
         full_at = self._full_at.get(source)
         if full_at is None and len(self._full_at) >= self._limit:
             return False

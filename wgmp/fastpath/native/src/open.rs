@@ -245,7 +245,10 @@ impl Opening<'_> {
             }
             Ok(length) => length,
         };
-        let Some(growing) = &mut self.growing else { return (true, self.keep(length)) };
+        let Some(growing) = &mut self.growing else {
+            self.keep(length);
+            return (true, End::Packet);
+        };
         let mut head = [0; MAX_HEADERS];
         head[..headers].copy_from_slice(&memory[at..at + headers]);
         memory[at..at + headers].copy_from_slice(&aside[..headers]);
@@ -258,17 +261,15 @@ impl Opening<'_> {
         memory.copy_within(payload, behind + headers);
         memory[behind..behind + headers].copy_from_slice(&head[..headers]);
         self.finish_growing();
-        (true, self.keep(length))
+        self.keep(length);
+        (true, End::Packet)
     }
 
     /// Take in the packet that lies behind room for a virtio header behind the open record's last.
-    fn keep(&mut self, length: usize) -> End {
+    /// One record's datagrams are no more packets than one record has room for.
+    fn keep(&mut self, length: usize) {
         let wanted = self.wanted;
-        let Some(open) = self.out.current().filter(|open| open.has_room(virtio::SIZE + length, 1))
-        else {
-            // The one before was the record's last: there is no place for this one in it.
-            return self.keep_elsewhere(length);
-        };
+        let open = self.out.current().expect("room was made");
         let start = open.used;
         let packet = &open.slot.payload()[start + virtio::SIZE..][..length];
         let shape = if self.congestion == ecn::NOT_ECT { Shape::of(packet, wanted) } else { None };
@@ -278,26 +279,6 @@ impl Opening<'_> {
                 open.rest()[..virtio::SIZE].fill(0);
                 open.commit(virtio::SIZE + length);
             }
-        }
-        End::Packet
-    }
-
-    /// The same, into the next record.
-    fn keep_elsewhere(&mut self, length: usize) -> End {
-        let packet = self.out.current().map(|open| {
-            let start = open.used + virtio::SIZE;
-            open.slot.payload()[start..start + length].to_vec()
-        });
-        self.out.flush();
-        match (packet, self.out.room(virtio::SIZE + length)) {
-            (Some(packet), Some(open)) => {
-                let place = &mut open.rest()[..virtio::SIZE + length];
-                place[..virtio::SIZE].fill(0);
-                place[virtio::SIZE..].copy_from_slice(&packet);
-                open.commit(virtio::SIZE + length);
-                End::Packet
-            }
-            _ => End::Dropped(drop::RING_FULL),
         }
     }
 
