@@ -22,7 +22,15 @@ from wgmp.protocol.allowedips import AllowedIPs
 from wgmp.protocol.constants import REJECT_AFTER_MESSAGES
 from wgmp.protocol.messages import TransportHeader
 from wgmp.protocol.outcome import DropReason
-from wgmp.record import Kind, ecn_flags, pack_endpoint
+from wgmp.record import SLOT_BYTES, Kind, ecn_flags, pack_endpoint
+from wgmp.ring import (
+    CORRUPT_WORD,
+    HEAD_WORD,
+    SLOT_BYTES_WORD,
+    SLOTS_WORD,
+    TAIL_WORD,
+    create_ring,
+)
 
 pytestmark = pytest.mark.skipif(
     bool(native_is_missing()), reason="the native fast path was not built: no Rust toolchain"
@@ -314,6 +322,39 @@ def test_native_allowed_ips_route_as_the_protocols_do(
                     table.remove_owner(owner)
         for address in [*addresses, *(each[0] for each in inserted)]:
             assert native.lookup(address) == plain.lookup(address)
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        (0, 1),
+        (1, 2),
+        (SLOTS_WORD, 0),
+        (SLOTS_WORD, 9),
+        (SLOTS_WORD, 2**63),
+        (SLOT_BYTES_WORD, SLOT_BYTES - 8),
+        (SLOT_BYTES_WORD, 64),
+    ],
+)
+def test_native_attaches_to_no_ring_that_is_not_what_it_says(word: int, value: int) -> None:
+    from wgmp.fastpath.native._native import RingReader
+
+    segment = create_ring("test", 8, SLOT_BYTES)
+    assert RingReader(segment.bytes)
+    segment.words[word] = value
+    with pytest.raises(ValueError, match=r"not a ring|are not in|too small"):
+        RingReader(segment.bytes)
+
+
+@pytest.mark.parametrize("head", [9, 2**40])
+def test_a_head_that_cannot_be_is_dropped_and_the_next_record_served(head: int) -> None:
+    native = Ends(load(Choice.NATIVE))
+    words = native.packets.writer.segment.words
+    words[HEAD_WORD] = head
+    assert native.seal_waiting() == (0, 0)
+    assert (words[TAIL_WORD], words[CORRUPT_WORD]) == (head, 1)
+    assert native.seal([virtio.PLAIN + Packet(b"x").build()])[0] == 1
+    assert words[CORRUPT_WORD] == 1
 
 
 def test_rubbish_in_a_ring_is_counted_and_never_leaves_it() -> None:

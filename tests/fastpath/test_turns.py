@@ -25,7 +25,8 @@ from wgmp.interest import Interest
 from wgmp.peertable import IndexTable, PeerTable
 from wgmp.protocol.outcome import Endpoint
 from wgmp.record import Kind
-from wgmp.ring import RingReader
+from wgmp.ring import Doorbell, RingReader
+from wgmp.shm import Segment
 from wgmp.syscalls import prctl
 from wgmp.system import boottime
 from wgmp.tun import TunQueue
@@ -40,10 +41,15 @@ MESSAGE = struct.pack("<I", 1).ljust(148, b"m")
 class Loop:
     """The turns of a process of these parts, which reads from `descriptors`."""
 
-    def __init__(self, *parts: tuple[Part, list[RingReader]], descriptors: list[int]) -> None:
+    def __init__(
+        self,
+        *parts: tuple[Part, list[RingReader]],
+        descriptors: list[int],
+        bell: Doorbell = BELL,
+    ) -> None:
         self._interest = Interest()
         self._interest.read(descriptors)
-        self._turns = load(Choice.NATIVE).turns(self._interest, BELL, list(parts), None)
+        self._turns = load(Choice.NATIVE).turns(self._interest, bell, list(parts), None)
 
     @property
     def sleeps(self) -> int:
@@ -180,6 +186,7 @@ def test_while_a_role_waits_for_room_its_rings_stay_as_they_are(
     datagrams.offer(Kind.DATAGRAMS, [bytes(100)])
     assert loop.pause(blocked=True) == []
     assert datagrams.reader.waiting() == 1
+    assert loop.sleeps == 1
     assert loop.pause() == []
     assert datagrams.reader.waiting() == 0
 
@@ -189,6 +196,16 @@ def test_who_has_nothing_left_to_do_sleeps() -> None:
     loop = Loop((None, [ring.reader]), descriptors=[])
     assert loop.pause(busy=True) == []
     assert loop.sleeps == 1
+
+
+def test_a_bell_that_was_rung_wakes_once() -> None:
+    bell = Doorbell(Segment("bells", 64), 0)
+    loop = Loop((None, [Ring().reader]), descriptors=[bell.descriptor], bell=bell)
+    bell.fall_asleep()
+    assert bell.ring()
+    assert loop.pause() == []
+    assert loop.sleeps == 2
+    bell.close()
 
 
 def test_records_of_a_role_without_a_part_are_pythons() -> None:

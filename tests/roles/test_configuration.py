@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hostile.rawpeer import RawPeer
+from hostile.rawpeer import INITIATION, RawPeer, kind_of
 
 from wgmp.counters import Counter
 from wgmp.events import HandshakeFailed
@@ -68,6 +68,49 @@ def test_packets_go_to_the_endpoint_that_was_told_last(awake: bool) -> None:
     rig.step(6.0)
     rig.send(packet())
     assert set(rig.sent_to()) == {THERE}
+
+
+def test_a_persistent_keepalive_that_is_turned_on_goes_at_once() -> None:
+    rig = Rig()
+    raw = rig.add_peer()
+    session = rig.connect(raw)
+    rig.obey(SetPeer(1, raw.public, bytes(32), 25, None))
+    (keepalive,) = rig.sent()
+    assert session.unseal(keepalive) == b""
+
+
+def test_a_packet_waits_for_the_order_that_adds_its_peer() -> None:
+    rig = Rig()
+
+    def catch_up() -> None:
+        if not rig.raw_peers:
+            rig.add_peer(endpoint=HERE)
+
+    rig.worker.catch_up = catch_up
+    rig.send(packet())
+    assert len(rig.sent()) == 1, "an initiation"
+    assert rig.drops() == {}
+
+
+def test_a_peer_of_another_worker_is_not_taken_in() -> None:
+    rig = Rig()
+    rig.fabric.peers.set_owner(1, 5)
+    rig.obey(told(RawPeer(bytes(32)), endpoint=HERE))
+    rig.send(packet())
+    assert rig.sent() == []
+    assert rig.worker.counters.value(Counter.PEERS) == 0
+
+
+def test_a_link_that_goes_down_ends_sessions_and_up_makes_them_again() -> None:
+    rig = Rig()
+    session = rig.connect(rig.add_peer(keepalive=25))
+    rig.sent()
+    rig.obey(SetLink(False, 1420))
+    rig.deliver(session.seal(INWARD))
+    assert (rig.written(), rig.sent()) == ([], [])
+    rig.obey(SetLink(True, 1420))
+    rig.step(0.1)
+    assert [kind_of(each) for each in rig.sent()] == [INITIATION]
 
 
 def test_a_prefix_that_moves_takes_its_sources_along_at_once() -> None:

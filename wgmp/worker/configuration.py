@@ -192,7 +192,7 @@ class Configuration:
             outcomes += peer.resume(*row.initiations(), now)
             for keypair in peer.keypairs:
                 self._indices.keep(keypair.local_index, peer_id)
-        elif returns and row.figures().last_handshake_ns and self.up:
+        elif returns and row.figures().last_handshake_ns:
             outcomes += peer.begin_handshake(now)
         if not self.up:
             outcomes += peer.stop()
