@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.fastpath.ends import ENDPOINT, PEER, STRANGER, Ends
@@ -19,7 +19,7 @@ from wgmp.fastpath import reference, virtio
 from wgmp.fastpath.choice import Choice, load, native_is_missing
 from wgmp.fastpath.virtio import VirtioHeader
 from wgmp.protocol.allowedips import AllowedIPs
-from wgmp.protocol.constants import REJECT_AFTER_MESSAGES
+from wgmp.protocol.constants import REJECT_AFTER_MESSAGES, REPLAY_WINDOW
 from wgmp.protocol.messages import TransportHeader
 from wgmp.protocol.outcome import DropReason
 from wgmp.record import SLOT_BYTES, Kind, ecn_flags, pack_endpoint
@@ -190,6 +190,7 @@ def test_both_open_the_same_packets_and_keep_the_same_books(
     st.sampled_from([0, 1, 2**32 - 10, 2**63, REJECT_AFTER_MESSAGES - 5]),
     st.lists(STEPS, max_size=80),
 )
+@example(2**32, [-REPLAY_WINDOW, -REPLAY_WINDOW - 1, 1, -REPLAY_WINDOW])
 @settings(deadline=None)
 def test_both_take_the_same_counters(counter: int, steps: list[int]) -> None:
     sender, keepalives = Ends(reference).keypair, []

@@ -80,7 +80,7 @@ impl Session {
         if self.accept(counter) { Ok(()) } else { Err(drop::REPLAYED) }
     }
 
-    /// Mark an authentic counter as seen; false when it was, or is too old (RFC 6479).
+    /// Mark an authentic counter below the limit as seen; false when it was, or is too old (RFC 6479).
     fn accept(&self, counter: u64) -> bool {
         let state = &self.state;
         let next = state.get(at::RECEIVED);
@@ -92,9 +92,6 @@ impl Session {
                 return false;
             }
         } else {
-            if counter >= at::REJECT_AFTER_MESSAGES {
-                return false;
-            }
             // Stored before the blocks are cleared: a successor takes all below it as seen.
             state.word(at::RECEIVED).store(counter + 1, std::sync::atomic::Ordering::Release);
             let first = if next == 0 { 0 } else { ((next - 1) >> 6) + 1 };
