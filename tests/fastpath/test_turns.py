@@ -181,14 +181,18 @@ def test_what_is_to_be_sent_and_written_needs_nobody(
 def test_while_a_role_waits_for_room_its_rings_stay_as_they_are(
     out: tuple[DatagramWriter, Counters],
 ) -> None:
-    datagrams = Ring()
-    loop = Loop((out[0], [datagrams.reader]), descriptors=[])
+    datagrams, bell = Ring(), Doorbell(Segment("bells", 64), 0)
+    loop = Loop((out[0], [datagrams.reader]), descriptors=[bell.descriptor], bell=bell)
     datagrams.offer(Kind.DATAGRAMS, [bytes(100)])
     assert loop.pause(blocked=True) == []
-    assert datagrams.reader.waiting() == 1
     assert loop.sleeps == 1
+    bell.fall_asleep()
+    assert bell.ring()
+    assert loop.pause(blocked=True) == []
+    assert datagrams.reader.waiting() == 1
     assert loop.pause() == []
     assert datagrams.reader.waiting() == 0
+    bell.close()
 
 
 def test_who_has_nothing_left_to_do_sleeps() -> None:
