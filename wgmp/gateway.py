@@ -21,7 +21,7 @@ import msgspec
 import uvloop
 
 from wgmp import config as quick
-from wgmp import inheritance, memory, platforms, sandbox, system
+from wgmp import inheritance, memory, platforms, sandbox, system, uapi_server
 from wgmp.departure import Departure
 from wgmp.errors import WgmpError, unexpected
 from wgmp.estate import restore
@@ -142,6 +142,8 @@ def _run(
                 ),
             )
         else:
+            if inherited.uapi is None and options.uapi_fd is None:
+                uapi_server.refuse_another(interface)  # the journal is that one's
             # Nobody took it down: its supervisor was killed, or hands it over.
             is_up = bool(inherited.tun and journal.steps)
             settings = None

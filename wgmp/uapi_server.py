@@ -34,6 +34,7 @@ SOCKET_DIRECTORY = Path("/var/run/wireguard")  # where `wg` looks (RUNSTATEDIR "
 _SET, _GET = b"set=1\n", b"get=1\n"
 _OPERATION_BYTES = len(_SET)
 _END = b"\n\n"
+_SERVED = (0, errno.EAGAIN)  # EAGAIN: somebody listens, and is busy
 
 _log = logging.getLogger(__name__)
 
@@ -91,17 +92,35 @@ def _remove_stale(path: Path) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise SocketError(f"{path} exists and is no socket: remove it", errno.EEXIST)
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.setblocking(False)
-        code = probe.connect_ex(os.fspath(path))
+    code = _connect(path)
     if code == errno.ECONNREFUSED:
         path.unlink(missing_ok=True)
-    elif code in (0, errno.EAGAIN):  # EAGAIN: somebody listens, and is busy
-        raise SocketError(
-            f"{path} is in use: another process runs this interface", errno.EADDRINUSE
-        )
+    elif code in _SERVED:
+        raise _in_use(path)
     elif code != errno.ENOENT:
         raise OSError(code, os.strerror(code))
+
+
+def refuse_another(interface: str) -> None:
+    """Raise SocketError when a gateway runs the interface, before anything of it is touched."""
+    if is_served(interface):
+        raise _in_use(socket_path(interface))
+
+
+def is_served(interface: str) -> bool:
+    """Tell whether a gateway listens for `wg`, in whichever network namespace it is."""
+    return _connect(socket_path(interface)) in _SERVED
+
+
+def _in_use(path: Path) -> SocketError:
+    text = f"{path} is in use: another process runs this interface"
+    return SocketError(text, errno.EADDRINUSE)
+
+
+def _connect(path: Path) -> int:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(os.fspath(path))
 
 
 class UapiServer:

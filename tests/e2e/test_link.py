@@ -269,6 +269,28 @@ def test_supervise_leaves_nothing_when_it_stops_and_makes_up_for_being_killed(ho
     assert list(Path("/run/wgmp").glob(f"{host.interface}*")) == []
 
 
+def test_who_comes_second_leaves_the_link_of_the_first_as_it_is(
+    host: Host, namespaces: Namespaces
+) -> None:
+    path = host.file(configuration("", f"{PLAIN}, 0.0.0.0/0, ::/0"))
+    before = host.state()
+    process = supervise(host, path)
+    up, journal = host.state(), Path(f"/run/wgmp/{host.interface}.undo")
+    steps = journal.read_bytes()
+    for space in (host.space, namespaces.add("elsewhere")):
+        for command in (
+            ("supervise", host.interface, "--config", str(path)),
+            ("undo", host.interface),
+        ):
+            refused = space.run(WGMP, *command, check=False)
+            assert refused.returncode == 1, refused.stderr
+            assert journal.read_bytes() == steps
+            assert host.state() == up
+    process.terminate()
+    assert process.wait(8) == 0
+    assert host.state() == before
+
+
 HOOKS = """\
 PreUp = echo pre-up %i $(ip link show %i 2>&1 | grep -c "mtu") >> DIR/said
 PostUp = wg set %i listen-port 40404; echo post-up $(wg show %i listen-port) >> DIR/said

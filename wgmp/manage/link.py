@@ -25,6 +25,7 @@ from wgmp.manage import mtu, resolver, routes
 from wgmp.manage.journal import Journal, Undo
 from wgmp.manage.runner import Runner
 from wgmp.manage.settings import LinkSettings
+from wgmp.uapi_server import is_served
 
 _HOOK_LIMIT_S = 60.0
 
@@ -37,9 +38,10 @@ SetMark = Callable[[int], Awaitable[None]]
 async def before(interface: str, settings: LinkSettings, run: Runner, journal: Journal) -> None:
     """Do what comes before the interface exists: the PreUp hooks. Raises CommandError.
 
-    Undoes what a killed gateway left in the journal, unless the interface is there.
+    Undoes what a killed gateway left in the journal, unless the interface is there, or the gateway
+    runs: in another network namespace.
     """
-    if journal.steps and not await _exists(interface, run):
+    if journal.steps and not is_served(interface) and not await _exists(interface, run):
         log.warning("%s: undoing what was left behind when it was killed", interface)
         await take_down(interface, run, journal)
     if not settings.run_hooks:
@@ -95,10 +97,14 @@ async def set_up(interface: str, settings: LinkSettings, run: Runner) -> None:
 
 
 async def undo_leftovers(interface: str, run: Runner, journal: Journal) -> None:
-    """Undo what a killed gateway left. Raises ControlError when its interface is still there."""
+    """Undo what a killed gateway left. Raises ControlError when it lives, or its interface does."""
     if journal.steps and await _exists(interface, run):
         raise ControlError(
             f"{interface} is there: end its gateway first, with `ip link delete {interface}`"
+        )
+    if journal.steps and is_served(interface):
+        raise ControlError(
+            f"the gateway on {interface} runs, in another network namespace: end it first"
         )
     await take_down(interface, run, journal)
 
