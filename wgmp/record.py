@@ -264,6 +264,10 @@ class Record:
         """The ECN field that the flags say."""
         return self.flags >> ECN_SHIFT & ecn.MASK
 
+    def packed_endpoint(self) -> bytes:
+        """Return the 44 bytes of the record's endpoint, valid or not."""
+        return bytes(self._slot[ENDPOINT_OFFSET : ENDPOINT_OFFSET + ENDPOINT_BYTES])
+
     def endpoint(self) -> Endpoint | None:
         """Return the record's endpoint, or None where it has no valid one."""
         return unpack_endpoint(self._slot, ENDPOINT_OFFSET)

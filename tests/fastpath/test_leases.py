@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.roles.rig import GATEWAY_INNER, HERE, INNER, Rig, packet
+from wgmp import fabric
 from wgmp.counters import Counter
 from wgmp.fastpath import virtio
-from wgmp.fastpath.choice import native_is_missing
+from wgmp.fastpath.choice import Choice, load, native_is_missing
 from wgmp.orders import (
     EndpointOrder,
     ForgetSources,
@@ -38,8 +39,13 @@ LIMIT_S = 10
 ELSEWHERE = Endpoint(bytes([192, 0, 2, 9]), 40_009)
 INWARD = packet(INNER, GATEWAY_INNER, 60)
 
+PATHS = [Choice.REFERENCE] if native_is_missing() else [Choice.NATIVE, Choice.REFERENCE]
 
-pytestmark = pytest.mark.skipif(bool(native_is_missing()), reason="only native has turns")
+
+@pytest.fixture(params=PATHS, autouse=True)
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a rig have this fast path."""
+    monkeypatch.setattr(fabric, "load", lambda choice: load(request.param))
 
 
 @pytest.fixture

@@ -31,7 +31,8 @@ from wgmp.syscalls import prctl
 from wgmp.system import boottime
 from wgmp.tun import TunQueue
 
-pytestmark = pytest.mark.skipif(bool(native_is_missing()), reason="only native has turns")
+PATHS = [Choice.REFERENCE] if native_is_missing() else [Choice.NATIVE, Choice.REFERENCE]
+pytestmark = pytest.mark.parametrize("path", PATHS)
 
 LIMIT_S = 10
 PAUSE_S = 0.05
@@ -43,13 +44,14 @@ class Loop:
 
     def __init__(
         self,
+        path: Choice,
         *parts: tuple[Part, list[RingReader]],
         descriptors: list[int],
         bell: Doorbell = BELL,
     ) -> None:
         self._interest = Interest()
         self._interest.read(descriptors)
-        self._turns = load(Choice.NATIVE).turns(self._interest, bell, list(parts), None)
+        self._turns = load(path).turns(self._interest, bell, list(parts), None)
 
     @property
     def sleeps(self) -> int:
@@ -69,15 +71,15 @@ class Loop:
 
 
 @pytest.fixture
-def tun() -> Iterator[Tun]:
+def tun(path: Choice) -> Iterator[Tun]:
     """An intake, and the other end of what it reads."""
-    made = make_tun(Choice.NATIVE)
+    made = make_tun(path)
     with closing(made):
         yield made
 
 
-def test_packets_with_a_route_need_nobody(tun: Tun) -> None:
-    loop = Loop((tun.intake, []), descriptors=[tun.device.fileno()])
+def test_packets_with_a_route_need_nobody(path: Choice, tun: Tun) -> None:
+    loop = Loop(path, (tun.intake, []), descriptors=[tun.device.fileno()])
     for number in range(6):
         tun.write(packet(1 + number % 2, 60 + number))
     assert loop.pause() == []
@@ -87,8 +89,10 @@ def test_packets_with_a_route_need_nobody(tun: Tun) -> None:
     assert tun.read() == []
 
 
-def test_a_packet_without_a_route_waits_for_python_and_the_others_do_not(tun: Tun) -> None:
-    loop = Loop((tun.intake, []), descriptors=[tun.device.fileno()])
+def test_a_packet_without_a_route_waits_for_python_and_the_others_do_not(
+    path: Choice, tun: Tun
+) -> None:
+    loop = Loop(path, (tun.intake, []), descriptors=[tun.device.fileno()])
     strange = [packet(77, 60), packet(1, 1421), b"rubbish"]
     for each in (packet(1, 60), *strange, packet(1, 61)):
         tun.write(each)
@@ -98,23 +102,23 @@ def test_a_packet_without_a_route_waits_for_python_and_the_others_do_not(tun: Tu
     assert tun.read() == []
 
 
-def test_a_device_that_is_gone_is_pythons_to_find(tun: Tun) -> None:
-    loop = Loop((tun.intake, []), descriptors=[tun.device.fileno()])
+def test_a_device_that_is_gone_is_pythons_to_find(path: Choice, tun: Tun) -> None:
+    loop = Loop(path, (tun.intake, []), descriptors=[tun.device.fileno()])
     tun.device.shutdown(socket.SHUT_RD)
     tun.end.close()
     ((descriptor, _),) = loop.wait()
     assert descriptor == tun.device.fileno()
 
 
-def test_handshake_messages_wait_for_python_and_data_does_not() -> None:
+def test_handshake_messages_wait_for_python_and_data_does_not(path: Choice) -> None:
     port, sockets = udp.open_sockets(0, 0, gro=True)
     peers, indices, counters = PeerTable(), IndexTable(), Counters(create_counters(1), 0)
     peers.set_owner(3, 0)
     index = indices.draw(3, 0, 1, bytes)
     ring = Ring()
-    intake = load(Choice.NATIVE).datagram_intake([ring.writer], peers, indices, counters)
+    intake = load(path).datagram_intake([ring.writer], peers, indices, counters)
     intake.use(sockets)
-    loop = Loop((intake, []), descriptors=[sock.fileno() for sock in sockets])
+    loop = Loop(path, (intake, []), descriptors=[sock.fileno() for sock in sockets])
     data = struct.pack("<II", 4, index).ljust(64, b"d")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.connect(("127.0.0.1", port))
@@ -137,28 +141,29 @@ def test_handshake_messages_wait_for_python_and_data_does_not() -> None:
 
 
 @pytest.fixture
-def out() -> Iterator[tuple[DatagramWriter, Counters]]:
+def out(path: Choice) -> Iterator[tuple[DatagramWriter, Counters]]:
     """A writer at sockets of its own."""
     _, sockets = udp.open_sockets(0, 0, gro=False)
     counters = Counters(create_counters(1), 0)
-    yield load(Choice.NATIVE).datagram_writer(sockets, True, counters), counters
+    yield load(path).datagram_writer(sockets, True, counters), counters
     for sock in sockets:
         sock.close()
 
 
 def test_what_is_to_be_sent_and_written_needs_nobody(
-    out: tuple[DatagramWriter, Counters],
+    path: Choice, out: tuple[DatagramWriter, Counters]
 ) -> None:
     writer, sent = out
     written = Counters(create_counters(1), 0)
     datagrams, packets = [Ring(), Ring()], Ring()
     device, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    packet_writer = load(Choice.NATIVE).packet_writer(TunQueue(device.fileno(), True), written)
+    packet_writer = load(path).packet_writer(TunQueue(device.fileno(), True), written)
     with device, end, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
         receiver.settimeout(LIMIT_S)
         there = Endpoint(bytes([127, 0, 0, 1]), receiver.getsockname()[1])
         loop = Loop(
+            path,
             (writer, [ring.reader for ring in datagrams]),
             (packet_writer, [packets.reader]),
             descriptors=[],
@@ -179,10 +184,10 @@ def test_what_is_to_be_sent_and_written_needs_nobody(
 
 
 def test_while_a_role_waits_for_room_its_rings_stay_as_they_are(
-    out: tuple[DatagramWriter, Counters],
+    path: Choice, out: tuple[DatagramWriter, Counters]
 ) -> None:
     datagrams, bell = Ring(), Doorbell(Segment("bells", 64), 0)
-    loop = Loop((out[0], [datagrams.reader]), descriptors=[bell.descriptor], bell=bell)
+    loop = Loop(path, (out[0], [datagrams.reader]), descriptors=[bell.descriptor], bell=bell)
     datagrams.offer(Kind.DATAGRAMS, [bytes(100)])
     assert loop.pause(blocked=True) == []
     assert loop.sleeps == 1
@@ -195,16 +200,16 @@ def test_while_a_role_waits_for_room_its_rings_stay_as_they_are(
     bell.close()
 
 
-def test_who_has_nothing_left_to_do_sleeps() -> None:
+def test_who_has_nothing_left_to_do_sleeps(path: Choice) -> None:
     ring = Ring()
-    loop = Loop((None, [ring.reader]), descriptors=[])
+    loop = Loop(path, (None, [ring.reader]), descriptors=[])
     assert loop.pause(busy=True) == []
     assert loop.sleeps == 1
 
 
-def test_a_bell_that_was_rung_wakes_once() -> None:
+def test_a_bell_that_was_rung_wakes_once(path: Choice) -> None:
     bell = Doorbell(Segment("bells", 64), 0)
-    loop = Loop((None, [Ring().reader]), descriptors=[bell.descriptor], bell=bell)
+    loop = Loop(path, (None, [Ring().reader]), descriptors=[bell.descriptor], bell=bell)
     bell.fall_asleep()
     assert bell.ring()
     assert loop.pause() == []
@@ -212,9 +217,9 @@ def test_a_bell_that_was_rung_wakes_once() -> None:
     bell.close()
 
 
-def test_records_of_a_role_without_a_part_are_pythons() -> None:
+def test_records_of_a_role_without_a_part_are_pythons(path: Choice) -> None:
     ring = Ring()
-    loop = Loop((None, [ring.reader]), descriptors=[])
+    loop = Loop(path, (None, [ring.reader]), descriptors=[])
     assert loop.pause() == []
     ring.offer(Kind.ADDRESSED_MESSAGES, [b"hello"])
     assert loop.wait() == []

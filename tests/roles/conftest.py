@@ -1,4 +1,4 @@
-"""Every test of roles runs on both fast paths where the native one was built, and in its turns."""
+"""Every test of roles runs on each fast path that there is, and in its turns."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from wgmp.fastpath.choice import Choice, load, native_is_missing
 
 from . import rig
 
-PATHS = {"reference": (Choice.REFERENCE, False)}
-if not native_is_missing():
-    PATHS |= {"native": (Choice.NATIVE, False), "turns": (Choice.NATIVE, True)}
+PATHS = {
+    f"{path}{', in turns' * turns}": (path, turns)
+    for path in (Choice.REFERENCE, Choice.NATIVE)
+    for turns in (False, True)
+    if path is Choice.REFERENCE or not native_is_missing()
+}
 
 
 @pytest.fixture(params=PATHS, autouse=True)

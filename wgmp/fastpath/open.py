@@ -33,7 +33,7 @@ from wgmp.peerdrops import PeerDrops
 from wgmp.protocol.constants import REJECT_AFTER_MESSAGES
 from wgmp.protocol.keypair import Keypair
 from wgmp.protocol.outcome import DropReason
-from wgmp.record import Kind, Record, pack_endpoint
+from wgmp.record import Kind, Record
 from wgmp.ring import RingReader
 from wgmp.stream import Label, RecordStream
 
@@ -41,6 +41,15 @@ _INDEX: Final = attrgetter("index")
 
 # Records taken in one call, so that others get their turn.
 _BURST: Final = 8
+
+
+@dataclass(slots=True)
+class Results:
+    """What became of so many `records`. See `interface.Opener.open`."""
+
+    records: int = 0
+    received: list[Received] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
 
 
 class Opener:
@@ -59,39 +68,43 @@ class Opener:
         self._out = out
         self._burst = burst
         self._owner = allowed_ips.lookup
-        self._counters = counters
+        self.counters = counters
         self._drops = drops
         self._coalesce = coalesce
         self._find = find
 
     def open(self, ring: RingReader) -> tuple[list[Received], list[Refused]]:
         """Open the ring's records of datagrams from the oldest on."""
-        received: list[Received] = []
-        refused: list[Refused] = []
+        results = self.burst(ring, self._find, lambda record: True)
+        return results.received, results.refused
+
+    def burst(self, ring: RingReader, find: Find, takes: Callable[[Record], bool]) -> Results:
+        """Do what `open` does, with another `find`, and up to a record that `takes` refuses."""
+        results = Results()
         for _ in range(self._burst):
             record = ring.peek()
-            if record is None or record.kind != Kind.DATAGRAMS:
+            if record is None or record.kind != Kind.DATAGRAMS or not takes(record):
                 break
-            self._counters.record_in(record.count, record.used)
-            endpoint = record.endpoint()
-            if endpoint is None or record.shortest() < OVERHEAD:
-                self._counters.drop(DropReason.RING_CORRUPT, record.count)
-                ring.release()
-                continue
-            packed = pack_endpoint(endpoint)
-            for index, group in groupby(trains(record), _INDEX):
-                cars = list(group)
-                found = self._find(index)
-                if isinstance(found, DropReason):
-                    refused.append((index, found, sum(train.count for train in cars)))
-                    continue
-                opened = self._open_session(*found, cars, record)
-                if opened.data + opened.keepalives:
-                    received.append(
-                        (index, opened.data, opened.keepalives, opened.received_bytes, packed)
-                    )
+            results.records += 1
+            self.counters.record_in(record.count, record.used)
+            if record.endpoint() is None or record.shortest() < OVERHEAD:
+                self.counters.drop(DropReason.RING_CORRUPT, record.count)
+            else:
+                self._open_record(record, find, results)
             ring.release()
-        return received, refused
+        return results
+
+    def _open_record(self, record: Record, find: Find, results: Results) -> None:
+        for index, group in groupby(trains(record), _INDEX):
+            cars = list(group)
+            found = find(index)
+            if isinstance(found, DropReason):
+                results.refused.append((index, found, sum(train.count for train in cars)))
+                continue
+            opened = self._open_session(*found, cars, record)
+            if opened.data + opened.keepalives:
+                counts = opened.data, opened.keepalives, opened.received_bytes
+                results.received.append((index, *counts, record.packed_endpoint()))
 
     def _open_session(
         self, keypair: Keypair, peer: int, cars: list[Train], record: Record
@@ -107,9 +120,9 @@ class Opener:
             coalesce=self._coalesce,
         )
         self._out.flush()
-        self._counters.add(Counter.JOINED, opened.joined)
+        self.counters.add(Counter.JOINED, opened.joined)
         for reason, count in opened.drops.items():
-            self._counters.drop(reason, count)
+            self.counters.drop(reason, count)
             self._drops.add(row_of(peer), reason, count)
         return opened
 

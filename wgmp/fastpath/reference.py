@@ -17,17 +17,18 @@ from __future__ import annotations
 
 from wgmp.counters import Block
 from wgmp.fastpath.interface import AllowedIPs, Find, Part
+from wgmp.fastpath.leases import Leases as leases
 from wgmp.fastpath.open import Opener
 from wgmp.fastpath.routes import Routes as allowed_ips
 from wgmp.fastpath.seal import Sealer
+from wgmp.fastpath.steps import step_of
 from wgmp.fastpath.tun_io import PacketIntake as packet_intake
 from wgmp.fastpath.tun_io import PacketWriter as packet_writer
-from wgmp.fastpath.turns import Leases, Turns
+from wgmp.fastpath.turns import Turns
 from wgmp.fastpath.udp_io import DatagramIntake as datagram_intake
 from wgmp.fastpath.udp_io import DatagramWriter as datagram_writer
 from wgmp.interest import Interest
 from wgmp.peerdrops import PeerDrops
-from wgmp.peertable import PeerTable
 from wgmp.ring import Doorbell, RingReader, RingWriter
 from wgmp.stream import RecordStream
 
@@ -66,16 +67,11 @@ def opener(
     return Opener(RecordStream(out, counters), allowed_ips, counters, drops, coalesce, find)
 
 
-def leases(peers: PeerTable) -> Leases:
-    """Return leases that nobody makes use of."""
-    return Leases()
-
-
 def turns(
     interest: Interest,
     doorbell: Doorbell,
     parts: list[tuple[Part, list[RingReader]]],
     captured: memoryview | None,
 ) -> Turns:
-    """Return the turns of a process, all of them Python's."""
-    return Turns(interest, doorbell, [ring for _, rings in parts for ring in rings])
+    """Return the turns of a process."""
+    return Turns(interest, doorbell, [step_of(*each) for each in parts], captured)

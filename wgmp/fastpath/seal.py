@@ -55,7 +55,7 @@ class Sealer:
         self, out: RecordStream, counters: Block, drops: PeerDrops, burst: int = _BURST
     ) -> None:
         self._out = out
-        self._counters = counters
+        self.counters = counters
         self._drops = drops
         self._burst = burst
 
@@ -71,17 +71,17 @@ class Sealer:
                 break
             if keypair.send_counter + record.used > REJECT_AFTER_MESSAGES:
                 break
-            self._counters.record_in(record.count, record.used)
+            self.counters.record_in(record.count, record.used)
             if record.shortest() < virtio.SIZE:
-                self._counters.drop(DropReason.RING_CORRUPT, record.count)
+                self.counters.drop(DropReason.RING_CORRUPT, record.count)
             else:
                 out = self._out
                 out.start(Label(Kind.DATAGRAMS, peer, ecn_flags(record.ecn), destination))
                 sealed = seal(keypair, record.packets(), out, mtu)
                 out.flush()
-                self._counters.add(Counter.CUT, sealed.cut)
+                self.counters.add(Counter.CUT, sealed.cut)
                 for reason, count in sealed.drops.items():
-                    self._counters.drop(reason, count)
+                    self.counters.drop(reason, count)
                     self._drops.add(row_of(peer), reason, count)
                 datagrams += out.sent_packets
                 length += out.sent_bytes

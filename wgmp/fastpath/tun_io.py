@@ -47,21 +47,32 @@ class PacketIntake:
         self._workers = [RecordStream(ring, counters) for ring in workers]
         self._intake = Intake(self._workers, _MAX_READ_BYTES)
         self._labels: dict[tuple[int, int], Label] = {}
+        self._refused: list[bytes] = []
+        self.descriptors = [tun.descriptor]
 
     def burst(self) -> tuple[bool, list[bytes]]:
         """Read a burst of packets into records."""
-        refused: list[bytes] = []
+        more = self.fill(self.descriptors)
+        refused, self._refused = self._refused, []
+        return more, refused
+
+    def has_leftovers(self) -> bool:
+        """Return whether packets that were refused wait for the next `burst`."""
+        return bool(self._refused)
+
+    def fill(self, ready: list[int]) -> bool:
+        """Do what `burst` does, and keep the packets that are refused."""
         more = True
         try:
             while self._intake.turn():
                 packet = self._intake.view(self._tun.read(self._intake.buffers()))
                 if not self._take(packet):
-                    refused.append(bytes(packet))
+                    self._refused.append(bytes(packet))
         except BlockingIOError:
             more = False
         finally:
             self._intake.flush()
-        return more, refused
+        return more
 
     def put(self, peer: int, packet: bytes) -> None:
         """Hand on a packet that was refused, after all."""

@@ -1,57 +1,86 @@
-"""The reference fast path's turns of a loop: each is Python's, so here it only waits."""
+"""Whole turns of a process's loop, for as long as nothing has to be decided.
+
+A turn is what wgmp/process.py describes: wait for descriptors, let every role step. Here it is the
+roles' parts that step (steps.py), one behind the other, on leased sessions (leases.py). As soon as
+there is anything else, an order, a timer, a packet that nobody expects, the roles have their turn:
+they find everything as if there had been no other.
+"""
 
 from __future__ import annotations
 
+import select
+from collections.abc import Sequence
+from typing import Final
+
+from wgmp.fastpath.steps import BUSY, DONE, ROLE, Ready, Step
 from wgmp.interest import Interest
-from wgmp.protocol.keypair import Keypair
-from wgmp.ring import Doorbell, RingReader
+from wgmp.ring import Doorbell
 from wgmp.system import boottime
+
+# So many seconds after the first of such turns the roles have one, and hear of what was done.
+_REPORT_AFTER_S: Final = 0.1
+_READABLE: Final = int(select.POLLIN)
 
 
 class Turns:
-    """Waits. See `interface.Turns`. `rings`: what the process consumes."""
+    """Those of one process. See `interface.Turns`. `captured`: not 0 while somebody captures."""
 
-    def __init__(self, interest: Interest, doorbell: Doorbell, rings: list[RingReader]) -> None:
+    def __init__(
+        self,
+        interest: Interest,
+        doorbell: Doorbell,
+        steps: Sequence[Step],
+        captured: memoryview | None,
+    ) -> None:
         self.sleeps = 0
         self._interest = interest
         self._doorbell = doorbell
-        self._rings = rings
+        self._steps = steps
+        self._captured = captured
 
     def wait(self, busy: bool, until: float, blocked: bool) -> list[tuple[int, int]]:
-        """Return the descriptors that are ready, at the latest when the time `until` has come."""
+        """Turn until there is something for the roles; return the descriptors that are ready."""
+        captured = self._captured
+        while True:
+            ready = self._poll(busy, until, blocked)
+            now = boottime()
+            if blocked or now >= until or (captured is not None and captured[0]):
+                break
+            if not self._are_ours(ready):
+                break
+            ended = DONE
+            for step in self._steps:
+                ended = max(ended, step.take(ready, now))
+            if ended == ROLE:
+                break
+            busy = ended == BUSY
+            until = min(until, now + _REPORT_AFTER_S)
+        return list(ready.items())
+
+    def _poll(self, busy: bool, until: float, blocked: bool) -> Ready:
+        """Wait for descriptors, at most until the time `until`, and silence the doorbell."""
+        bell = self._doorbell
         if busy:
-            return self._heard(self._interest.wait(0.0))
-        self._doorbell.fall_asleep()
-        timeout = 0.0
-        # A role that waits for a descriptor to drain leaves its rings as they are.
-        if blocked or not any(map(RingReader.waiting, self._rings)):
-            self.sleeps += 1
-            timeout = max(0.0, until - boottime())
-        events = self._interest.wait(timeout)
-        self._doorbell.wake_up()
-        return self._heard(events)
+            ready = dict(self._interest.wait(0.0))
+        else:
+            bell.fall_asleep()
+            timeout = 0.0
+            # A role that waits for a descriptor to drain leaves its rings as they are.
+            if blocked or not self._have_input():
+                self.sleeps += 1
+                timeout = max(0.0, until - boottime())
+            ready = dict(self._interest.wait(timeout))
+            bell.wake_up()
+        if ready.pop(bell.descriptor, None) is not None:
+            bell.silence()
+        return ready
 
-    def _heard(self, events: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """Silence the doorbell, if it is among them."""
-        bell = self._doorbell.descriptor
-        others = [event for event in events if event[0] != bell]
-        if len(others) < len(events):
-            self._doorbell.silence()
-        return others
+    def _have_input(self) -> bool:
+        return any(step.has_input() for step in self._steps)
 
-
-class Leases:
-    """Grants nothing. See `interface.Leases`."""
-
-    def grant(self, keypair: Keypair, peer: int, endpoint: bytes, mtu: int, until: float) -> None:
-        """Leave it, for nobody would make use of it."""
-
-    def revoke(self, peer: int) -> None:
-        """Leave it: the peer has none."""
-
-    def clear(self) -> None:
-        """Leave it: there are none."""
-
-    def settle(self) -> list[tuple[int, int, int, int, bool]]:
-        """Return nothing, for nothing happened."""
-        return []
+    def _are_ours(self, ready: Ready) -> bool:
+        """Return whether all that is ready is what a part reads from."""
+        return all(
+            mask == _READABLE and any(step.reads(descriptor) for step in self._steps)
+            for descriptor, mask in ready.items()
+        )

@@ -55,27 +55,45 @@ class DatagramIntake:
         self._receiver = Receiver()
         self._label = Label(Kind.DATAGRAMS)
         self._sockets: list[socket.socket] = []
-        self._messages: _Messages = []
+        self._messages: list[tuple[bytes, Source]] = []
+        self.descriptors: list[int] = []
 
     @property
     def has_messages(self) -> bool:
-        """Whether handshake messages wait: never, for nobody receives them meanwhile."""
-        return False
+        """Whether handshake messages that came meanwhile wait for the next `burst`."""
+        return bool(self._messages)
+
+    def has_leftovers(self) -> bool:
+        """Return the same."""
+        return bool(self._messages)
 
     def use(self, sockets: list[socket.socket]) -> None:
         """Receive from these sockets from now on."""
         self._sockets = sockets
+        self.descriptors = [sock.fileno() for sock in sockets]
 
     def burst(self, admit: Admit) -> tuple[bool, _Messages]:
         """Receive a burst from each socket into records."""
+        more = self.fill(self.descriptors)
+        admitted: _Messages = []
+        for message, source in self._messages:
+            reason = admit(message)
+            if reason is None:
+                admitted.append((message, pack_endpoint(source.endpoint)))
+            else:
+                self._drop(reason, message, [len(message)], source)
         self._messages = []
+        return more, admitted
+
+    def fill(self, ready: list[int]) -> bool:
+        """Do what `burst` does with these descriptors, and keep the handshake messages."""
         # Which one begins changes, so that neither starves the other.
         self._sockets = self._sockets[1:] + self._sockets[:1]
-        drained = [self._drain(sock, admit) for sock in self._sockets]
+        drained = [self._drain(sock) for sock in self._sockets if sock.fileno() in ready]
         self._intake.flush()
-        return not all(drained), self._messages
+        return not all(drained)
 
-    def _drain(self, sock: socket.socket, admit: Admit) -> bool:
+    def _drain(self, sock: socket.socket) -> bool:
         """Receive while this turn lasts; return whether nothing is left."""
         while self._intake.turn():
             received = self._receiver.receive(sock, self._intake.buffers())
@@ -87,15 +105,15 @@ class DatagramIntake:
                 self._counters.add(Counter.PACKETS_IN)
                 self._counters.drop(DropReason.BAD_LENGTH)
             else:
-                self._take(self._intake.view(length), source, admit)
+                self._take(self._intake.view(length), source)
         return False
 
-    def _take(self, datagrams: memoryview, source: Source, admit: Admit) -> None:
+    def _take(self, datagrams: memoryview, source: Source) -> None:
         """Hand on what one call received: a datagram, or a train of `source.segment` each."""
         size, total = source.segment, len(datagrams)
         if not 0 < size < total:
             self._counters.add(Counter.PACKETS_IN)
-            self._put(datagrams, source, [total], admit)
+            self._put(datagrams, source, [total])
             return
         lengths = [size] * (total // size)
         if total % size:
@@ -103,19 +121,13 @@ class DatagramIntake:
         self._counters.add(Counter.TRAINS_IN)
         self._counters.add(Counter.PACKETS_IN, len(lengths))
         if _is_one_session(datagrams, lengths):
-            self._put(datagrams, source, lengths, admit)
+            self._put(datagrams, source, lengths)
             return
         apart = memoryview(bytes(datagrams))
         for number, length in enumerate(lengths):
-            self._put(apart[number * size : number * size + length], source, [length], admit)
+            self._put(apart[number * size : number * size + length], source, [length])
 
-    def _put(
-        self,
-        datagrams: memoryview,
-        source: Source,
-        lengths: list[int],
-        admit: Admit,
-    ) -> None:
+    def _put(self, datagrams: memoryview, source: Source, lengths: list[int]) -> None:
         """Put a datagram, or a train of one session, into the record where it belongs."""
         first = datagrams[: lengths[0]]
         kind = messages.message_type(first)
@@ -123,12 +135,7 @@ class DatagramIntake:
             self._drop(kind, datagrams, lengths, source)
             return
         if kind is not MessageType.TRANSPORT:
-            message = bytes(datagrams)
-            reason = admit(message)
-            if reason is None:
-                self._messages.append((message, pack_endpoint(source.endpoint)))
-            else:
-                self._drop(reason, message, lengths, source)
+            self._messages.append((bytes(datagrams), source))
             return
         row = self._indices.row(messages.receiver_index(first))
         if row is None:

@@ -1,0 +1,179 @@
+"""What a role does in a turn without it (turns.py): the batch functions, on leased sessions."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Final
+
+from wgmp.counters import Counter
+from wgmp.fastpath.interface import Part, WorkerPart
+from wgmp.fastpath.leases import Leases
+from wgmp.fastpath.open import Opener
+from wgmp.fastpath.seal import Sealer
+from wgmp.fastpath.tun_io import PacketIntake, PacketWriter
+from wgmp.fastpath.udp_io import DatagramIntake, DatagramWriter
+from wgmp.record import Kind, Record
+from wgmp.ring import RingReader
+
+# How a step ended: nothing is left to do, or something for the next turn, or for the role.
+DONE: Final = 0
+BUSY: Final = 1
+ROLE: Final = 2
+
+# Calls for one ring in one turn.
+_BURST: Final = 16
+
+# Descriptors, and how they are ready (poll's bits).
+Ready = dict[int, int]
+
+
+class Step:
+    """What one role does. `rings`: those that it consumes."""
+
+    def __init__(self, rings: list[RingReader]) -> None:
+        self._rings = rings
+
+    def reads(self, descriptor: int) -> bool:
+        """Return whether it is one that the role reads from."""
+        return False
+
+    def has_input(self) -> bool:
+        """Return whether records wait in the role's rings."""
+        return any(map(RingReader.waiting, self._rings))
+
+    @abstractmethod
+    def take(self, ready: Ready, now: float) -> int:
+        """Do a bounded amount of work; return how it ended.
+
+        What was read to its end is `ready` no more; what the role is to look at still is.
+        """
+
+
+class Reading(Step):
+    """A reader's."""
+
+    def __init__(self, intake: PacketIntake | DatagramIntake) -> None:
+        super().__init__([])
+        self._intake = intake
+
+    def reads(self, descriptor: int) -> bool:
+        """Return whether it is one of the intake's."""
+        return descriptor in self._intake.descriptors
+
+    def take(self, ready: Ready, now: float) -> int:
+        """Read a burst."""
+        intake = self._intake
+        mine = [descriptor for descriptor in intake.descriptors if descriptor in ready]
+        if not mine:
+            return DONE
+        try:
+            more = intake.fill(mine)
+        except OSError:
+            return ROLE  # which meets it once more
+        if intake.has_leftovers():
+            return ROLE
+        for descriptor in mine:
+            del ready[descriptor]
+        return BUSY if more else DONE
+
+
+class Working(Step):
+    """The worker's."""
+
+    def __init__(
+        self, rings: list[RingReader], sealer: Sealer, opener: Opener, leases: Leases
+    ) -> None:
+        super().__init__(rings)
+        self._sealer = sealer
+        self._opener = opener
+        self._leases = leases
+
+    def take(self, ready: Ready, now: float) -> int:
+        """Seal and open what is leased."""
+        for ring in self._rings:
+            for _ in range(_BURST):
+                record = ring.peek()
+                if record is None:
+                    break
+                if record.kind == Kind.PACKETS and record.used:
+                    leased = self._seal(ring, record, now)
+                else:
+                    leased = self._open(ring, now)
+                if not leased:
+                    return ROLE
+        return BUSY if self.has_input() else DONE
+
+    def _seal(self, ring: RingReader, record: Record, now: float) -> bool:
+        """Seal the ring's oldest records of one peer; return False when it has no lease."""
+        lease = self._leases.of_peer(record.peer, now)
+        if lease is None:
+            return False
+        sealer = self._sealer
+        packets, length = sealer.seal(ring, lease.keypair, lease.peer, lease.endpoint, lease.mtu)
+        sealer.counters.add(Counter.SEALED, packets)
+        self._leases.note_sent(lease, packets, length)
+        return True
+
+    def _open(self, ring: RingReader, now: float) -> bool:
+        """Open the ring's oldest records of datagrams; return False when there is none leased."""
+        leases, counters = self._leases, self._opener.counters
+        results = self._opener.burst(ring, leases.session, lambda record: leases.cover(record, now))
+        for each in results.received:
+            _, packets, keepalives, _, _ = each
+            counters.add(Counter.OPENED, packets + keepalives)
+            if keepalives:
+                counters.add(Counter.KEEPALIVES_RECEIVED, keepalives)
+            leases.note_received(each)
+        return results.records > 0
+
+
+class Sending(Step):
+    """udp_writer's."""
+
+    def __init__(self, rings: list[RingReader], writer: DatagramWriter) -> None:
+        super().__init__(rings)
+        self._writer = writer
+
+    def take(self, ready: Ready, now: float) -> int:
+        """Send some records of each ring."""
+        for ring in self._rings:
+            if self._writer.burst(ring) is not None:
+                return ROLE
+        return BUSY if self.has_input() else DONE
+
+
+class Writing(Step):
+    """tun_writer's."""
+
+    def __init__(self, rings: list[RingReader], writer: PacketWriter) -> None:
+        super().__init__(rings)
+        self._writer = writer
+
+    def take(self, ready: Ready, now: float) -> int:
+        """Write some records of each ring."""
+        for ring in self._rings:
+            self._writer.burst(ring)
+        return BUSY if self.has_input() else DONE
+
+
+class Nothing(Step):
+    """That of a role which decides about everything that comes in its rings."""
+
+    def take(self, ready: Ready, now: float) -> int:
+        """Leave it to the role."""
+        return ROLE if self.has_input() else DONE
+
+
+def step_of(part: Part, rings: list[RingReader]) -> Step:
+    """Return what a role with this part does."""
+    match part:
+        case PacketIntake() | DatagramIntake():
+            return Reading(part)
+        case WorkerPart(Sealer() as sealer, Opener() as opener, Leases() as leases):
+            return Working(rings, sealer, opener, leases)
+        case DatagramWriter():
+            return Sending(rings, part)
+        case PacketWriter():
+            return Writing(rings, part)
+        case _:
+            return Nothing(rings)
