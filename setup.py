@@ -12,7 +12,8 @@ from setuptools import setup
 # What runs in every turn of a role's loop, and the reference fast path. Nothing else would gain.
 _DIRECTORIES = ("roles", "worker", "fastpath")
 _MODULES = ("process", "interest", "role", "ring", "record", "stream", "counters", "peertable")
-_PROTOCOL = ("keypair", "keypairs", "outbound", "outcome", "peer", "timers")
+_MODULES += ("datagrams", "peerdrops", "tun")
+_PROTOCOL = ("ecn", "ip", "keypair", "keypairs", "outbound", "outcome", "peer", "replay", "timers")
 
 
 def compiled():

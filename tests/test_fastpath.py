@@ -14,15 +14,15 @@ from tests.fastpath.test_segment import cut, header_for
 from wgmp.counters import Counter, Counters, create_counters
 from wgmp.fastpath import transport, virtio
 from wgmp.fastpath.open import Opened, open_trains, trains
-from wgmp.fastpath.seal import Sealed
 from wgmp.fastpath.seal import seal as seal_packets
+from wgmp.fastpath.sink import PacketSink
 from wgmp.fastpath.virtio import VirtioHeader
 from wgmp.protocol import ecn, ip
 from wgmp.protocol.constants import REJECT_AFTER_MESSAGES
 from wgmp.protocol.keypair import Keypair
 from wgmp.protocol.noise import SessionKeys
 from wgmp.protocol.outcome import DropReason
-from wgmp.record import SLOT_BYTES, Kind, Record
+from wgmp.record import SLOT_BYTES, Kind, Record, ecn_flags
 from wgmp.ring import Doorbell, RingReader, RingWriter, create_ring
 from wgmp.shm import Segment
 from wgmp.stream import Label, RecordStream
@@ -30,6 +30,7 @@ from wgmp.stream import Label, RecordStream
 KEYS = (b"\x11" * 32, b"\x22" * 32)
 OURS = b"\x0a\0\0\1"
 MTU = 1420
+PEER = 3
 BOTH = frozenset({6, 17})
 
 
@@ -67,13 +68,13 @@ OUTLET = Outlet()
 def seal(keypair: Keypair, packets: list[bytes]) -> list[bytes]:
     """Seal plain packets and return the datagrams."""
     views = [memoryview(virtio.PLAIN + packet) for packet in packets]
-    assert seal_packets(keypair, views, OUTLET.stream, MTU) == Sealed(len(packets))
+    assert seal_packets(keypair, views, OUTLET.stream, MTU).packets == len(packets)
     return OUTLET.packets()
 
 
-def as_record(datagrams: list[bytes]) -> Record:
+def as_record(datagrams: list[bytes], congestion: int = 0) -> Record:
     record = Record(memoryview(bytearray(SLOT_BYTES)))
-    record.begin(Kind.DATAGRAMS)
+    record.begin(Kind.DATAGRAMS, flags=ecn_flags(congestion))
     for datagram in datagrams:
         record.append(datagram)
     record.finish()
@@ -85,16 +86,10 @@ def open_all(
     keypair: Keypair, datagrams: list[bytes], coalesce: frozenset[int] = BOTH, congestion: int = 0
 ) -> tuple[list[bytes], Opened]:
     """Open datagrams and return the packets, super-packets cut apart again, and the result."""
-    record = as_record(datagrams)
-    opened = open_trains(
-        keypair,
-        record,
-        list(trains(record)),
-        OUTLET.stream,
-        lambda source: source == OURS,
-        congestion=congestion,
-        coalesce=coalesce,
-    )
+    record = as_record(datagrams, congestion)
+    owners = {OURS: PEER}
+    sink = PacketSink(transport.scratch, OUTLET.stream, owners.get, coalesce)
+    opened = open_trains(keypair, record, trains(record), sink, PEER)
     return OUTLET.packets(), opened
 
 
@@ -138,7 +133,8 @@ def test_super_packet_is_sealed_as_its_segments(
     fast.send_counter = slow.send_counter = counter
     packet = memoryview(header.pack() + whole.build())
     segments = cut(header, whole.build())
-    assert seal_packets(fast, [packet], OUTLET.stream, MTU) == Sealed(1, len(segments) - 1)
+    sealed = seal_packets(fast, [packet], OUTLET.stream, MTU)
+    assert (sealed.packets, sealed.cut, sealed.drops) == (1, len(segments) - 1, {})
     assert OUTLET.packets() == [slow.seal(each, MTU) for each in segments]
 
 
@@ -146,7 +142,7 @@ def test_seal_stops_where_the_counter_ends() -> None:
     sender, _ = keypairs()
     sender.send_counter = REJECT_AFTER_MESSAGES - 2
     packets = [memoryview(virtio.PLAIN + b"x")] * 5
-    assert seal_packets(sender, packets, OUTLET.stream, MTU) == Sealed(2)
+    assert seal_packets(sender, packets, OUTLET.stream, MTU).packets == 2
     datagrams = OUTLET.packets()
     assert [d[8:16] for d in datagrams] == [
         (REJECT_AFTER_MESSAGES - 2 + n).to_bytes(8, "little") for n in range(2)
@@ -289,15 +285,8 @@ def test_coalesced_packets_are_the_packets_that_came(
     sender, receiver = keypairs()
     datagrams = [sender.seal(packet, MTU) for packet in packets]
     record = as_record(datagrams[:45])
-    open_trains(
-        receiver,
-        record,
-        list(trains(record)),
-        OUTLET.stream,
-        lambda _: True,
-        congestion=0,
-        coalesce=BOTH,
-    )
+    sink = PacketSink(transport.scratch, OUTLET.stream, lambda _: PEER, BOTH)
+    open_trains(receiver, record, trains(record), sink, PEER)
     assert apart(OUTLET.packets()) == packets[:45]
 
 
@@ -336,7 +325,7 @@ def test_record_of_several_sessions_comes_apart_by_index() -> None:
     second = Keypair(SessionKeys(KEYS[0], KEYS[1], 1, 8, True), 0.0)
     script = [first, first, second, first, second, second]
     record = as_record([keypair.seal(b"x" * 100, MTU) for keypair in script])
-    cars = list(trains(record))
+    cars = trains(record)
     assert [(car.index, car.count) for car in cars] == [(7, 2), (8, 1), (7, 1), (8, 2)]
 
 

@@ -22,6 +22,7 @@ lock and asks nobody: a word is one 8-byte load.
 from __future__ import annotations
 
 from enum import IntEnum, unique
+from typing import Final
 
 from wgmp.protocol.outcome import DropReason
 from wgmp.shm import WORD_BYTES, LastingMemory, Segment, make
@@ -64,6 +65,15 @@ class Counter(IntEnum):
     HANDSHAKES_GIVEN_UP = 27  # those that nobody answered for 90 s
 
 
+# Plain integers: these are asked for with every record, and an enum's members are looked up.
+_RECORDS_IN: Final = Counter.RECORDS_IN.value
+_RECORDS_OUT: Final = Counter.RECORDS_OUT.value
+_PACKETS_IN: Final = Counter.PACKETS_IN.value
+_PACKETS_OUT: Final = Counter.PACKETS_OUT.value
+_BYTES_IN: Final = Counter.BYTES_IN.value
+_BYTES_OUT: Final = Counter.BYTES_OUT.value
+
+
 class Block:
     """One block of 128 words. `words`: themselves, of format "Q"."""
 
@@ -87,16 +97,28 @@ class Block:
     def record_in(self, packets: int, length: int) -> None:
         """Count a record taken from a ring, of so many packets and bytes in all."""
         words = self.words
-        words[Counter.RECORDS_IN] += 1
-        words[Counter.PACKETS_IN] += packets
-        words[Counter.BYTES_IN] += length
+        words[_RECORDS_IN] += 1
+        words[_PACKETS_IN] += packets
+        words[_BYTES_IN] += length
 
     def record_out(self, packets: int, length: int) -> None:
         """Count a record given to a ring, of so many packets and bytes in all."""
         words = self.words
-        words[Counter.RECORDS_OUT] += 1
-        words[Counter.PACKETS_OUT] += packets
-        words[Counter.BYTES_OUT] += length
+        words[_RECORDS_OUT] += 1
+        words[_PACKETS_OUT] += packets
+        words[_BYTES_OUT] += length
+
+    def packets_in(self, packets: int, length: int) -> None:
+        """Count packets taken from a descriptor, of so many bytes in all."""
+        words = self.words
+        words[_PACKETS_IN] += packets
+        words[_BYTES_IN] += length
+
+    def packets_out(self, packets: int, length: int) -> None:
+        """Count packets taken by the kernel, of so many bytes in all."""
+        words = self.words
+        words[_PACKETS_OUT] += packets
+        words[_BYTES_OUT] += length
 
     def value(self, counter: Counter) -> int:
         """Return one counter."""

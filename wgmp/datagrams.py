@@ -17,7 +17,7 @@ import struct
 import sys
 
 from wgmp import system
-from wgmp.offload import SOL_UDP, UDP_GRO, UDP_SEGMENT
+from wgmp.offload import SOL_UDP, UDP_GRO, UDP_SEGMENT, TrainRefusedError
 from wgmp.protocol import ecn
 from wgmp.protocol.outcome import Endpoint
 from wgmp.udp import IP_PKTINFO, IPV6_PKTINFO, IPV6_TCLASS
@@ -222,7 +222,3 @@ class Sender:
         if segment:
             ancillary.append((SOL_UDP, UDP_SEGMENT, struct.pack("=H", segment)))
         return sock, address, ancillary if system.FULL else []
-
-
-class TrainRefusedError(OSError):
-    """The kernel does not cut this train: its datagrams have to go one by one."""

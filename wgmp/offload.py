@@ -100,3 +100,7 @@ def super_packet_bytes(mtu: int) -> int:
     datagrams = min(MAX_TRAIN_DATAGRAMS, MAX_TRAIN_BYTES // (mtu + _DATAGRAM_OVERHEAD))
     payload = max(1, datagrams) * max(1, mtu - _TCP_HEADERS)
     return min(65_536, max(mtu + _HEADER_ROOM, payload + _HEADER_ROOM))
+
+
+class TrainRefusedError(OSError):
+    """The kernel does not cut this train: its datagrams have to go one by one."""

@@ -51,7 +51,7 @@ SMALL_SLOT_BYTES = PAYLOAD_OFFSET + 2_048
 MAX_TRAIN_DATAGRAMS = 64
 MAX_TRAIN_BYTES = 65_507
 
-_ANNOTATION = 3
+_ANNOTATION_OFFSET = 24
 
 HANDSHAKE = 1
 ECN_SHIFT = 8
@@ -62,6 +62,7 @@ def ecn_flags(ecn: int) -> int:
     return ecn << ECN_SHIFT
 
 
+_HEADER = struct.Struct("=IIIIQ")
 _ENDPOINT = struct.Struct("<BBHII16s16s")
 # Each record has one, and nearly always it is one of a few.
 _ENDPOINTS_KNOWN = 4096
@@ -116,10 +117,10 @@ class Record:
     """
 
     __slots__ = (
+        "_annotation",
         "_capacity",
-        "_header",
         "_lengths",
-        "_peer_words",
+        "_sizes",
         "_slot",
         "count",
         "flags",
@@ -131,11 +132,11 @@ class Record:
 
     def __init__(self, slot: memoryview) -> None:
         self._slot = slot
-        self._header = slot[:ENDPOINT_OFFSET].cast("I")
-        self._peer_words = slot[:ENDPOINT_OFFSET].cast("Q")
+        self._annotation = slot[_ANNOTATION_OFFSET:ENDPOINT_OFFSET].cast("Q")
         self._lengths = slot[LENGTHS_OFFSET:PAYLOAD_OFFSET].cast("I")
         self.payload = slot[PAYLOAD_OFFSET:]
         self._capacity = len(self.payload)
+        self._sizes: list[int] = []  # the lengths once they are in the slot, or were checked
         self.kind = 0
         self.count = 0
         self.used = 0
@@ -151,6 +152,7 @@ class Record:
         self.flags = flags
         self.count = 0
         self.used = 0
+        self._sizes = []
 
     def set_endpoint(self, endpoint: Endpoint) -> None:
         """Say where the datagrams come from or go to."""
@@ -159,6 +161,7 @@ class Record:
     def commit(self, length: int) -> None:
         """Count `length` bytes that were written at `payload[used:]` as the next packet."""
         self._lengths[self.count] = length
+        self._sizes.append(length)
         self.count += 1
         self.used += length
 
@@ -170,8 +173,12 @@ class Record:
 
     def commit_all(self, lengths: list[int]) -> None:
         """Count packets that were written at `payload[used:]`, one behind the other."""
+        if len(lengths) == 1:
+            self.commit(lengths[0])
+            return
         count = self.count + len(lengths)
         self._lengths[self.count : count] = memoryview(array("I", lengths))
+        self._sizes += lengths
         self.count = count
         self.used += sum(lengths)
 
@@ -185,34 +192,27 @@ class Record:
 
     def finish(self) -> None:
         """Write the header. Called by the ring's `publish`."""
-        header = self._header
-        header[0] = self.kind
-        header[1] = self.count
-        header[2] = self.used
-        header[3] = self.flags
-        self._peer_words[2] = self.peer
+        _HEADER.pack_into(self._slot, 0, self.kind, self.count, self.used, self.flags, self.peer)
 
     def annotate(self, *words: int) -> None:
         """Write an annotation: five u64."""
-        for number, word in enumerate(words, start=_ANNOTATION):
-            self._peer_words[number] = word
+        for number, word in enumerate(words):
+            self._annotation[number] = word
 
     # --- the reader's side ---
 
     def check(self) -> bool:
-        """Take the header over; return False when its lengths do not fit the slot."""
-        header = self._header
-        self.kind, self.count, self.used, self.flags = header[:4].tolist()
-        self.peer = self._peer_words[2]
-        return (
-            self.count <= MAX_PACKETS
-            and self.used <= self._capacity
-            and sum(self._lengths[: self.count]) == self.used
-        )
+        """Take header and lengths over; return False when those do not fit the slot."""
+        self.kind, count, used, self.flags, self.peer = _HEADER.unpack_from(self._slot)
+        self.count, self.used = count, used
+        if count > MAX_PACKETS or used > self._capacity:
+            return False
+        self._sizes = [self._lengths[0]] if count == 1 else self._lengths[:count].tolist()
+        return bool(sum(self._sizes) == used)
 
     def lengths(self) -> list[int]:
-        """Return the packets' lengths in bytes."""
-        return self._lengths[: self.count].tolist()
+        """Return the packets' lengths in bytes: the record's own list."""
+        return self._sizes
 
     def length_runs(self) -> Iterator[tuple[int, int]]:
         """Yield (length, count) of each run of packets of one length."""
@@ -221,14 +221,17 @@ class Record:
 
     def shortest(self) -> int:
         """Return the length of the shortest packet in bytes, 0 without any."""
-        return min(self.lengths(), default=0)
+        return min(self._sizes, default=0)
 
     def trains(self, first: int) -> Iterator[tuple[memoryview, int, int]]:
         """Yield (datagrams, length of each, count) of each train, from packet `first` on.
 
         All of a train have that length but the last, which may be shorter.
         """
-        lengths = self.lengths()
+        lengths = self._sizes
+        if len(lengths) == 1 and not first:
+            yield self.payload[: self.used], self.used, 1
+            return
         at = sum(lengths[:first])
         while first < len(lengths):
             size = lengths[first]
@@ -249,7 +252,7 @@ class Record:
         payload = self.payload
         views = []
         at = 0
-        for length in self._lengths[: self.count].tolist():
+        for length in self._sizes:
             end = at + length
             views.append(payload[at:end])
             at = end
@@ -257,7 +260,7 @@ class Record:
 
     def annotation(self) -> list[int]:
         """Return the annotation's five words."""
-        return self._peer_words[_ANNOTATION:].tolist()
+        return self._annotation.tolist()
 
     @property
     def ecn(self) -> int:

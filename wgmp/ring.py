@@ -176,9 +176,10 @@ class RingReader:
     oldest record that its consumer has done with already.
     """
 
-    __slots__ = ("_records", "_slots", "_words", "begun", "fast", "segment")
+    __slots__ = ("_checked", "_records", "_slots", "_words", "begun", "fast", "segment")
 
     def __init__(self, segment: Segment) -> None:
+        self._checked = -1  # the record that was checked last, counted from the first ever
         self._records = _attach(segment)
         self._slots = len(self._records)
         self._words = segment.words
@@ -210,9 +211,12 @@ class RingReader:
                 words[CORRUPT_WORD] += 1
                 words[TAIL_WORD] = head
                 return None
-            keep_order()
             record = self._records[tail % self._slots]
+            if tail == self._checked:
+                return record
+            keep_order()
             if record.check():
+                self._checked = tail
                 return record
             words[CORRUPT_WORD] += 1
             self.release()

@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -87,6 +88,25 @@ def test_packets_with_a_route_need_nobody(path: Choice, tun: Tun) -> None:
         (2, 61), (2, 63), (2, 65), (1, 60), (1, 62), (1, 64),
     ]  # fmt: skip
     assert tun.read() == []
+
+
+def test_all_that_comes_while_it_sleeps_is_handed_on(path: Choice, tun: Tun) -> None:
+    loop = Loop(path, (tun.intake, []), descriptors=[tun.device.fileno()])
+    wanted = [packet(1, 60 + number) for number in range(6)]
+
+    def write() -> None:
+        for each in wanted:
+            tun.write(each)
+
+    writer = threading.Timer(PAUSE_S / 2, write)
+    writer.start()
+    taken: list[bytes] = []
+    until = boottime() + LIMIT_S
+    while len(taken) < len(wanted) and boottime() < until:
+        assert loop.pause() == []
+        taken += [body for *_, body in tun.taken()]
+    writer.join()
+    assert taken == wanted
 
 
 def test_a_packet_without_a_route_waits_for_python_and_the_others_do_not(

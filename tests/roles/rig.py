@@ -41,7 +41,7 @@ DEVICES = Devices([TunQueue(-1, virtio_header=True)], [], Offloads())
 
 # Whether a rig has the fast path's turns; and how long one waits for more, in seconds.
 IN_TURNS = False
-_PAUSE_S = 0.001
+_PAUSE_S = 0.004
 
 HERE = Endpoint(bytes([192, 0, 2, 2]), 40_000)
 INNER = bytes([10, 99, 0, 1])

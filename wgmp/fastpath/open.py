@@ -8,7 +8,7 @@ out is, datagram by datagram, what `Keypair.open` says.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, repeat
 from operator import attrgetter
@@ -67,11 +67,11 @@ class Opener:
     ) -> None:
         self._out = out
         self._burst = burst
-        self._owner = allowed_ips.lookup
         self.counters = counters
         self._drops = drops
-        self._coalesce = coalesce
+        self._sink = PacketSink(scratch, out, allowed_ips.lookup, coalesce)
         self._find = find
+        self._label = Label(Kind.PACKETS)
 
     def open(self, ring: RingReader) -> tuple[list[Received], list[Refused]]:
         """Open the ring's records of datagrams from the oldest on."""
@@ -95,8 +95,7 @@ class Opener:
         return results
 
     def _open_record(self, record: Record, find: Find, results: Results) -> None:
-        for index, group in groupby(trains(record), _INDEX):
-            cars = list(group)
+        for index, cars in _sessions(trains(record)):
             found = find(index)
             if isinstance(found, DropReason):
                 results.refused.append((index, found, sum(train.count for train in cars)))
@@ -109,41 +108,38 @@ class Opener:
     def _open_session(
         self, keypair: Keypair, peer: int, cars: list[Train], record: Record
     ) -> Opened:
-        self._out.start(Label(Kind.PACKETS, peer))
-        opened = open_trains(
-            keypair,
-            record,
-            cars,
-            self._out,
-            lambda source: self._owner(source) == peer,
-            congestion=record.ecn,
-            coalesce=self._coalesce,
-        )
+        if peer != self._label.peer:
+            self._label = Label(Kind.PACKETS, peer)
+        self._out.start(self._label)
+        opened = open_trains(keypair, record, cars, self._sink, peer)
         self._out.flush()
-        self.counters.add(Counter.JOINED, opened.joined)
+        if opened.joined:
+            self.counters.add(Counter.JOINED, opened.joined)
         for reason, count in opened.drops.items():
             self.counters.drop(reason, count)
             self._drops.add(row_of(peer), reason, count)
         return opened
 
 
-@dataclass(slots=True)
 class Train:
-    """Datagrams of one length and one receiver index, one behind the other in a record."""
+    """`count` datagrams of one length and one receiver index, one behind the other in a record."""
 
-    index: int
-    start: int
-    length: int
-    counters: Sequence[int]
+    __slots__ = ("count", "counters", "index", "length", "start")
 
-    @property
-    def count(self) -> int:
-        """How many they are."""
-        return len(self.counters)
+    def __init__(self, index: int, start: int, length: int, counters: Sequence[int]) -> None:
+        self.index = index
+        self.start = start
+        self.length = length
+        self.counters = counters
+        self.count = len(counters)
 
 
-def trains(record: Record) -> Iterator[Train]:
-    """Yield a record's datagrams as trains, in order. Their types and lengths were checked."""
+def trains(record: Record) -> list[Train]:
+    """Return a record's datagrams as trains, in order. Their types and lengths were checked."""
+    if record.count == 1:
+        _, index, counter = HEADER_LAYOUT.unpack_from(record.payload)
+        return [Train(index, 0, record.used, (counter,))]
+    found = []
     start = 0
     for length, count in record.length_runs():
         places = range(start, start + length * count, length)
@@ -152,12 +148,19 @@ def trains(record: Record) -> Iterator[Train]:
         first = 0
         for index, same in groupby(indices):
             last = first + len(list(same))
-            yield Train(index, places[first], length, counters[first:last])
+            found.append(Train(index, places[first], length, counters[first:last]))
             first = last
         start += length * count
+    return found
 
 
-@dataclass(slots=True)
+def _sessions(cars: list[Train]) -> Iterable[tuple[int, list[Train]]]:
+    """Return trains that follow one another and have one receiver index, with that."""
+    if len(cars) == 1:
+        return [(cars[0].index, cars)]
+    return [(index, list(group)) for index, group in groupby(cars, _INDEX)]
+
+
 class Opened:
     """What `open_trains` found: authenticated, unseen datagrams by sort, and the drops.
 
@@ -165,33 +168,23 @@ class Opened:
     super-packets were made of, less the super-packets.
     """
 
-    data: int = 0
-    keepalives: int = 0
-    received_bytes: int = 0
-    joined: int = 0
-    drops: dict[DropReason, int] = field(default_factory=lambda: defaultdict(int))
+    __slots__ = ("data", "drops", "joined", "keepalives", "received_bytes")
+
+    def __init__(self) -> None:
+        self.data = self.keepalives = self.received_bytes = self.joined = 0
+        self.drops: dict[DropReason, int] = defaultdict(int)
 
 
 def open_trains(
-    keypair: Keypair,
-    record: Record,
-    cars: Sequence[Train],
-    out: RecordStream,
-    is_allowed_source: Callable[[bytes], bool],
-    *,
-    congestion: int,
-    coalesce: frozenset[int],
+    keypair: Keypair, record: Record, cars: Sequence[Train], sink: PacketSink, peer: int
 ) -> Opened:
-    """Open trains of one keypair from `record` into packets for the TUN.
+    """Open trains of one keypair, the `peer`'s, from `record` into packets for the TUN.
 
-    `out` gets packets behind virtio headers, trimmed of padding. `is_allowed_source`: whether
-    the inner source address routes to this peer. `congestion`: the outer ECN field.
-    `coalesce`: protocols of which to make super-packets. Never raises
-    on what the datagrams contain; what fails its tag never leaves the scratch memory, and is
-    wiped there.
+    `sink`: takes them, when they are in `scratch`. Never raises on what the datagrams contain; what
+    fails its tag never leaves the scratch memory, and is wiped there.
     """
     result = Opened()
-    sink = PacketSink(scratch, out, is_allowed_source, result.drops, congestion, coalesce)
+    sink.begin(peer, record.ecn, result.drops)
     offset = 0
     for train in cars:
         plain = train.length - OVERHEAD
@@ -199,12 +192,16 @@ def open_trains(
             sink.flush()
             offset = 0
         seen = _open_train(keypair, record, train, offset, result)
-        new = sum(seen)
+        new = seen.count(True)
         result.received_bytes += train.length * new
         if not plain:
             result.keepalives += new
             continue
         result.data += new
+        if new == train.count:
+            sink.add(offset, new, plain)
+            offset += plain * new
+            continue
         for is_new, same in groupby(seen):
             count = len(list(same))
             if is_new:
@@ -219,6 +216,28 @@ def _open_train(
     keypair: Keypair, record: Record, train: Train, offset: int, result: Opened
 ) -> list[bool]:
     """Decrypt a train into scratch rows; return which datagrams are authentic and new."""
+    accept, counters = keypair.replay.accept, train.counters
+    if train.count == 1:
+        authentic = [_open_datagram(keypair, record, train, offset)]
+    else:
+        authentic = _open_datagrams(keypair, record, train, offset)
+    seen = [good and accept(counter) for good, counter in zip(authentic, counters, strict=True)]
+    if not all(seen):
+        _count_drops(authentic, counters, seen, result)
+    return seen
+
+
+def _open_datagram(keypair: Keypair, record: Record, train: Train, offset: int) -> bool:
+    """Decrypt the only datagram of a train; return whether it is authentic."""
+    start, end = train.start, train.start + train.length
+    nonce = NONCE_LAYOUT.pack(0, train.counters[0])
+    plain = scratch_view[offset : offset + train.length - OVERHEAD]
+    sealed = record.payload[start + HEADER_BYTES : end]
+    return _authenticates(keypair.opener.decrypt_into, nonce, sealed, plain)
+
+
+def _open_datagrams(keypair: Keypair, record: Record, train: Train, offset: int) -> list[bool]:
+    """Decrypt a train's datagrams; return which of them are authentic."""
     start, length, count = train.start, train.length, train.count
     payload, plain = record.payload, length - OVERHEAD
     sealed = [
@@ -234,17 +253,10 @@ def _open_train(
     try:
         # A loop that is C's.
         deque(map(decrypt_into, nonces, sealed, repeat(None), plains), 0)
-        authentic = [True] * count
     except InvalidTag:
         each = zip(nonces, sealed, plains, strict=True)
-        authentic = [_authenticates(decrypt_into, *datagram) for datagram in each]
-    accept = keypair.replay.accept
-    seen = [
-        good and accept(counter) for good, counter in zip(authentic, train.counters, strict=True)
-    ]
-    if not all(seen):
-        _count_drops(authentic, train.counters, seen, result)
-    return seen
+        return [_authenticates(decrypt_into, *datagram) for datagram in each]
+    return [True] * count
 
 
 def _count_drops(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Final
 
@@ -29,7 +28,7 @@ from wgmp.peerdrops import PeerDrops
 from wgmp.protocol.constants import REJECT_AFTER_MESSAGES
 from wgmp.protocol.keypair import Keypair, padded_length
 from wgmp.protocol.messages import MessageType
-from wgmp.protocol.outcome import DropReason
+from wgmp.protocol.outcome import DropReason, Endpoint
 from wgmp.record import (
     MAX_TRAIN_BYTES,
     MAX_TRAIN_DATAGRAMS,
@@ -58,6 +57,7 @@ class Sealer:
         self.counters = counters
         self._drops = drops
         self._burst = burst
+        self._label = Label(Kind.DATAGRAMS)
 
     def seal(
         self, ring: RingReader, keypair: Keypair, peer: int, endpoint: bytes, mtu: int
@@ -76,10 +76,11 @@ class Sealer:
                 self.counters.drop(DropReason.RING_CORRUPT, record.count)
             else:
                 out = self._out
-                out.start(Label(Kind.DATAGRAMS, peer, ecn_flags(record.ecn), destination))
+                out.start(self._labelled(peer, ecn_flags(record.ecn), destination))
                 sealed = seal(keypair, record.packets(), out, mtu)
                 out.flush()
-                self.counters.add(Counter.CUT, sealed.cut)
+                if sealed.cut:
+                    self.counters.add(Counter.CUT, sealed.cut)
                 for reason, count in sealed.drops.items():
                     self.counters.drop(reason, count)
                     self._drops.add(row_of(peer), reason, count)
@@ -88,8 +89,14 @@ class Sealer:
             ring.release()
         return datagrams, length
 
+    def _labelled(self, peer: int, flags: int, endpoint: Endpoint | None) -> Label:
+        """Return the label; the same one as before where nothing has changed."""
+        last = self._label
+        if last.peer != peer or last.flags != flags or last.endpoint is not endpoint:
+            self._label = Label(Kind.DATAGRAMS, peer, flags, endpoint)
+        return self._label
 
-@dataclass(slots=True)
+
 class Sealed:
     """What `seal` did: packets it dealt with, from the first on, and the drops among them.
 
@@ -97,9 +104,11 @@ class Sealed:
     packets that super-packets were cut into, less the super-packets.
     """
 
-    packets: int = 0
-    cut: int = 0
-    drops: dict[DropReason, int] = field(default_factory=lambda: defaultdict(int))
+    __slots__ = ("cut", "drops", "packets")
+
+    def __init__(self) -> None:
+        self.packets = self.cut = 0
+        self.drops: dict[DropReason, int] = defaultdict(int)
 
 
 def seal(keypair: Keypair, packets: Sequence[memoryview], out: RecordStream, mtu: int) -> Sealed:
@@ -111,11 +120,11 @@ def seal(keypair: Keypair, packets: Sequence[memoryview], out: RecordStream, mtu
     result = Sealed()
     dropped = 0
     for packet in packets:
-        header = VirtioHeader.unpack(packet)
-        if header.gso_type == virtio.GSO_NONE:
-            plain: bytes | Segments | DropReason = _plain_packet(header, packet)
+        if virtio.is_super(packet):
+            header = VirtioHeader.unpack(packet)
+            plain: bytes | Segments | DropReason = segment(header, packet[virtio.SIZE :], scratch)
         else:
-            plain = segment(header, packet[virtio.SIZE :], scratch)
+            plain = _plain_packet(packet)
         count = len(plain.rows) if isinstance(plain, Segments) else 1
         if isinstance(plain, DropReason):
             result.drops[plain] += 1
@@ -134,11 +143,10 @@ def seal(keypair: Keypair, packets: Sequence[memoryview], out: RecordStream, mtu
 
 def plain_packets(packet: memoryview) -> list[bytes] | DropReason:
     """Return the packets that a packet from the TUN stands for: itself, or its segments."""
-    header = VirtioHeader.unpack(packet)
-    if header.gso_type == virtio.GSO_NONE:
-        plain = _plain_packet(header, packet)
+    if not virtio.is_super(packet):
+        plain = _plain_packet(packet)
         return plain if isinstance(plain, DropReason) else [plain]
-    cut = segment(header, packet[virtio.SIZE :], scratch)
+    cut = segment(VirtioHeader.unpack(packet), packet[virtio.SIZE :], scratch)
     if isinstance(cut, DropReason):
         return cut
     packets = [row[: cut.length].tobytes() for row in cut.rows]
@@ -146,12 +154,14 @@ def plain_packets(packet: memoryview) -> list[bytes] | DropReason:
     return packets
 
 
-def _plain_packet(header: VirtioHeader, packet: memoryview) -> bytes | DropReason:
+def _plain_packet(packet: memoryview) -> bytes | DropReason:
     """Return a packet that is no super-packet, with its checksum finished."""
     body = bytes(packet[virtio.SIZE :])
     if len(body) + OVERHEAD > PAYLOAD_BYTES:
         return DropReason.BAD_PACKET
-    return finish_checksum(header, body) if header.flags & virtio.NEEDS_CSUM else body
+    if virtio.needs_checksum(packet):
+        return finish_checksum(VirtioHeader.unpack(packet), body)
+    return body
 
 
 def _seal_packet(keypair: Keypair, plain: bytes, out: RecordStream, mtu: int) -> int:

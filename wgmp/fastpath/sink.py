@@ -28,21 +28,21 @@ from wgmp.stream import RecordStream
 
 
 class PacketSink:
-    """Takes authenticated packets in order; `flush` at the end of each record.
+    """Takes authenticated packets in order; `begin` and `flush` for those of one session.
 
-    `memory`: where the packets lie. `is_allowed_source`: whether an inner source address
-    routes to the sending peer. `congestion`: the outer ECN field of all of them. `drops` is
-    counted into; reasons begin at 0 there. `coalesce`: protocols (TCP, UDP) of which
-    super-packets may be made; `joined`: packets in those that were, less the super-packets.
+    `memory`: where the packets lie. `owner`: tells to which peer an inner source address routes.
+    `coalesce`: protocols (TCP, UDP) of which super-packets may be made; `joined`: packets in those
+    that were, less the super-packets.
     """
 
     __slots__ = (
         "_coalesce",
         "_congestion",
         "_drops",
-        "_is_allowed_source",
         "_memory",
         "_out",
+        "_owner",
+        "_peer",
         "_pending",
         "_view",
         "joined",
@@ -52,20 +52,26 @@ class PacketSink:
         self,
         memory: Rows,
         out: RecordStream,
-        is_allowed_source: Callable[[bytes], bool],
-        drops: dict[DropReason, int],
-        congestion: int,
+        owner: Callable[[bytes], int | None],
         coalesce: frozenset[int],
     ) -> None:
         self._memory = memory
         self._view = memory.data
         self._out = out
-        self._is_allowed_source = is_allowed_source
-        self._drops = drops
-        self._congestion = congestion if congestion in ecn.MARKING else ecn.NOT_ECT
-        # A mark may change each packet's header, and with it what may be put together.
-        self._coalesce = coalesce if self._congestion == ecn.NOT_ECT else frozenset[int]()
+        self._owner = owner
+        self._coalesce = coalesce
         self._pending: tuple[Rows, Shape] | None = None
+        self.begin(-1, ecn.NOT_ECT, {})
+
+    def begin(self, peer: int, congestion: int, drops: dict[DropReason, int]) -> None:
+        """Take packets of another session, the `peer`'s.
+
+        `congestion`: the outer ECN field of all of them. `drops` is counted into; reasons begin at
+        0 there.
+        """
+        self._peer = peer
+        self._congestion = congestion if congestion in ecn.MARKING else ecn.NOT_ECT
+        self._drops = drops
         self.joined = 0
 
     def add(self, start: int, count: int, length: int) -> None:
@@ -73,10 +79,15 @@ class PacketSink:
 
         They must stay there until `flush`.
         """
+        if count == 1 and self._pending is None:
+            self._write(self._view[start : start + length])
+            return
         if self._pending is not None and self._append_tail(start, length):
             start, count = start + length, count - 1
         self.flush()
-        shape = self._shape(start, length) if count > 1 and self._coalesce else None
+        # A mark may change each packet's header, and with it what may be put together.
+        may_join = count > 1 and self._coalesce and self._congestion == ecn.NOT_ECT
+        shape = self._shape(start, length) if may_join else None
         if shape is None:
             self._write_each(start, count, length)
             return
@@ -127,7 +138,7 @@ class PacketSink:
         count, length = rows.shape
         source = rows[0, 12:16] if shape.version == 4 else rows[0, 8:24]
         packets = count + (tail is not None)
-        if not self._is_allowed_source(source.tobytes()):
+        if self._owner(source.tobytes()) != self._peer:
             self._drops[DropReason.SOURCE_NOT_ALLOWED] += packets
             return
         header = super_header(rows, tail, shape)
@@ -157,7 +168,7 @@ class PacketSink:
         if length is None or isinstance(source, DropReason):
             self._drops[DropReason.BAD_PACKET] += 1
             return
-        if not self._is_allowed_source(source):
+        if self._owner(source) != self._peer:
             self._drops[DropReason.SOURCE_NOT_ALLOWED] += 1
             return
         packet: memoryview | bytes = padded[:length]

@@ -23,15 +23,26 @@ ROLE: Final = 2
 # Calls for one ring in one turn.
 _BURST: Final = 16
 
-# Descriptors, and how they are ready (poll's bits).
-Ready = dict[int, int]
+
+class Turn:
+    """One turn. `ready`: descriptors, and how they are (poll's bits); `now`: when it began.
+
+    `slept`: before it the process did, so there is hardly more to read than what woke it.
+    """
+
+    __slots__ = ("now", "ready", "slept")
+
+    def __init__(self, ready: dict[int, int], now: float, slept: bool) -> None:
+        self.ready = ready
+        self.now = now
+        self.slept = slept
 
 
 class Step:
     """What one role does. `rings`: those that it consumes."""
 
     def __init__(self, rings: list[RingReader]) -> None:
-        self._rings = rings
+        self.rings = rings
 
     def reads(self, descriptor: int) -> bool:
         """Return whether it is one that the role reads from."""
@@ -39,13 +50,13 @@ class Step:
 
     def has_input(self) -> bool:
         """Return whether records wait in the role's rings."""
-        return any(map(RingReader.waiting, self._rings))
+        return any(map(RingReader.waiting, self.rings))
 
     @abstractmethod
-    def take(self, ready: Ready, now: float) -> int:
+    def take(self, turn: Turn) -> int:
         """Do a bounded amount of work; return how it ended.
 
-        What was read to its end is `ready` no more; what the role is to look at still is.
+        What was read is `ready` no more; what the role is to look at still is.
         """
 
 
@@ -60,20 +71,20 @@ class Reading(Step):
         """Return whether it is one of the intake's."""
         return descriptor in self._intake.descriptors
 
-    def take(self, ready: Ready, now: float) -> int:
+    def take(self, turn: Turn) -> int:
         """Read a burst."""
         intake = self._intake
-        mine = [descriptor for descriptor in intake.descriptors if descriptor in ready]
+        mine = [descriptor for descriptor in intake.descriptors if descriptor in turn.ready]
         if not mine:
             return DONE
         try:
-            more = intake.fill(mine)
+            more = intake.fill(mine, turn.slept)
         except OSError:
             return ROLE  # which meets it once more
         if intake.has_leftovers():
             return ROLE
         for descriptor in mine:
-            del ready[descriptor]
+            del turn.ready[descriptor]
         return BUSY if more else DONE
 
 
@@ -88,17 +99,17 @@ class Working(Step):
         self._opener = opener
         self._leases = leases
 
-    def take(self, ready: Ready, now: float) -> int:
+    def take(self, turn: Turn) -> int:
         """Seal and open what is leased."""
-        for ring in self._rings:
+        for ring in self.rings:
             for _ in range(_BURST):
                 record = ring.peek()
                 if record is None:
                     break
                 if record.kind == Kind.PACKETS and record.used:
-                    leased = self._seal(ring, record, now)
+                    leased = self._seal(ring, record, turn.now)
                 else:
-                    leased = self._open(ring, now)
+                    leased = self._open(ring, turn.now)
                 if not leased:
                     return ROLE
         return BUSY if self.has_input() else DONE
@@ -134,9 +145,9 @@ class Sending(Step):
         super().__init__(rings)
         self._writer = writer
 
-    def take(self, ready: Ready, now: float) -> int:
+    def take(self, turn: Turn) -> int:
         """Send some records of each ring."""
-        for ring in self._rings:
+        for ring in self.rings:
             if self._writer.burst(ring) is not None:
                 return ROLE
         return BUSY if self.has_input() else DONE
@@ -149,9 +160,9 @@ class Writing(Step):
         super().__init__(rings)
         self._writer = writer
 
-    def take(self, ready: Ready, now: float) -> int:
+    def take(self, turn: Turn) -> int:
         """Write some records of each ring."""
-        for ring in self._rings:
+        for ring in self.rings:
             self._writer.burst(ring)
         return BUSY if self.has_input() else DONE
 
@@ -159,7 +170,7 @@ class Writing(Step):
 class Nothing(Step):
     """That of a role which decides about everything that comes in its rings."""
 
-    def take(self, ready: Ready, now: float) -> int:
+    def take(self, turn: Turn) -> int:
         """Leave it to the role."""
         return ROLE if self.has_input() else DONE
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from wgmp.counters import Block, Counter
+from wgmp.counters import Block
 from wgmp.fastpath import virtio
 from wgmp.fastpath.interface import AllowedIPs
 from wgmp.fastpath.virtio import VirtioHeader
@@ -52,7 +52,7 @@ class PacketIntake:
 
     def burst(self) -> tuple[bool, list[bytes]]:
         """Read a burst of packets into records."""
-        more = self.fill(self.descriptors)
+        more = self.fill(self.descriptors, False)
         refused, self._refused = self._refused, []
         return more, refused
 
@@ -60,14 +60,18 @@ class PacketIntake:
         """Return whether packets that were refused wait for the next `burst`."""
         return bool(self._refused)
 
-    def fill(self, ready: list[int]) -> bool:
-        """Do what `burst` does, and keep the packets that are refused."""
+    def fill(self, ready: list[int], once: bool) -> bool:
+        """Do what `burst` does, and keep the packets that are refused.
+
+        `once`: read once, without asking for more.
+        """
         more = True
         try:
-            while self._intake.turn():
+            while more and self._intake.turn():
                 packet = self._intake.view(self._tun.read(self._intake.buffers()))
                 if not self._take(packet):
                     self._refused.append(bytes(packet))
+                more = not once
         except BlockingIOError:
             more = False
         finally:
@@ -76,14 +80,14 @@ class PacketIntake:
 
     def put(self, peer: int, packet: bytes) -> None:
         """Hand on a packet that was refused, after all."""
-        self._enter(peer, memoryview(packet))
+        view = memoryview(packet)
+        self._enter(peer, view, view[virtio.SIZE :])
         self._intake.flush()
 
     def _take(self, packet: memoryview) -> bool:
         """Hand on one packet, behind its virtio header; return False when it is refused."""
         body = packet[virtio.SIZE :]
-        self._counters.add(Counter.PACKETS_IN)
-        self._counters.add(Counter.BYTES_IN, len(body))
+        self._counters.packets_in(1, len(body))
         destination = ip.destination(body)
         if isinstance(destination, DropReason):
             return False
@@ -92,11 +96,11 @@ class PacketIntake:
             return False
         if len(body) > self.mtu and VirtioHeader.unpack(packet).wire_length(body) > self.mtu:
             return False
-        self._enter(peer, packet)
+        self._enter(peer, packet, body)
         return True
 
-    def _enter(self, peer: int, packet: memoryview) -> None:
-        label = self._label(peer, ecn.of_packet(packet[virtio.SIZE :]))
+    def _enter(self, peer: int, packet: memoryview, body: memoryview) -> None:
+        label = self._label(peer, ecn.of_packet(body))
         worker = self._workers[self._peers.owner(row_of(peer))]
         self._intake.put(worker, label, packet, [len(packet)])
 
@@ -134,5 +138,4 @@ class PacketWriter:
         except OSError:
             self._counters.drop(DropReason.WRITE_FAILED)
         else:
-            self._counters.add(Counter.PACKETS_OUT)
-            self._counters.add(Counter.BYTES_OUT, len(packet))
+            self._counters.packets_out(1, len(packet))

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import select
 from collections.abc import Sequence
+from math import inf
 from typing import Final
 
-from wgmp.fastpath.steps import BUSY, DONE, ROLE, Ready, Step
+from wgmp.fastpath.steps import BUSY, DONE, ROLE, Step, Turn
 from wgmp.interest import Interest
-from wgmp.ring import Doorbell
+from wgmp.ring import Doorbell, RingReader
 from wgmp.system import boottime
 
 # So many seconds after the first of such turns the roles have one, and hear of what was done.
 _REPORT_AFTER_S: Final = 0.1
+# Whoever waits for a descriptor that is ready gets it within so many seconds.
+_SLEPT_S: Final = 20e-6
 _READABLE: Final = int(select.POLLIN)
 
 
@@ -37,48 +40,48 @@ class Turns:
         self._doorbell = doorbell
         self._steps = steps
         self._captured = captured
+        self._rings = [ring for step in steps for ring in step.rings]
 
     def wait(self, busy: bool, until: float, blocked: bool) -> list[tuple[int, int]]:
         """Turn until there is something for the roles; return the descriptors that are ready."""
         captured = self._captured
         while True:
-            ready = self._poll(busy, until, blocked)
-            now = boottime()
+            turn = self._poll(busy, until, blocked)
+            now = turn.now
             if blocked or now >= until or (captured is not None and captured[0]):
                 break
-            if not self._are_ours(ready):
+            if not self._are_ours(turn.ready):
                 break
             ended = DONE
             for step in self._steps:
-                ended = max(ended, step.take(ready, now))
+                ended = max(ended, step.take(turn))
             if ended == ROLE:
                 break
             busy = ended == BUSY
             until = min(until, now + _REPORT_AFTER_S)
-        return list(ready.items())
+        return list(turn.ready.items())
 
-    def _poll(self, busy: bool, until: float, blocked: bool) -> Ready:
+    def _poll(self, busy: bool, until: float, blocked: bool) -> Turn:
         """Wait for descriptors, at most until the time `until`, and silence the doorbell."""
-        bell = self._doorbell
+        bell, asleep_at = self._doorbell, inf
         if busy:
             ready = dict(self._interest.wait(0.0))
         else:
             bell.fall_asleep()
             timeout = 0.0
             # A role that waits for a descriptor to drain leaves its rings as they are.
-            if blocked or not self._have_input():
+            if blocked or not any(map(RingReader.waiting, self._rings)):
                 self.sleeps += 1
-                timeout = max(0.0, until - boottime())
+                asleep_at = boottime()
+                timeout = max(0.0, until - asleep_at)
             ready = dict(self._interest.wait(timeout))
             bell.wake_up()
         if ready.pop(bell.descriptor, None) is not None:
             bell.silence()
-        return ready
+        now = boottime()
+        return Turn(ready, now, now - asleep_at > _SLEPT_S)
 
-    def _have_input(self) -> bool:
-        return any(step.has_input() for step in self._steps)
-
-    def _are_ours(self, ready: Ready) -> bool:
+    def _are_ours(self, ready: dict[int, int]) -> bool:
         """Return whether all that is ready is what a part reads from."""
         return all(
             mask == _READABLE and any(step.reads(descriptor) for step in self._steps)

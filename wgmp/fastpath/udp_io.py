@@ -14,8 +14,9 @@ from itertools import repeat
 from typing import Final
 
 from wgmp.counters import Block, Counter
-from wgmp.datagrams import Receiver, Sender, Source, TrainRefusedError
+from wgmp.datagrams import Receiver, Sender, Source
 from wgmp.fastpath.interface import Admit
+from wgmp.offload import TrainRefusedError
 from wgmp.peertable import IndexTable, PeerTable
 from wgmp.protocol import messages
 from wgmp.protocol.constants import HANDSHAKE_TRAFFIC_CLASS
@@ -74,7 +75,7 @@ class DatagramIntake:
 
     def burst(self, admit: Admit) -> tuple[bool, _Messages]:
         """Receive a burst from each socket into records."""
-        more = self.fill(self.descriptors)
+        more = self.fill(self.descriptors, False)
         admitted: _Messages = []
         for message, source in self._messages:
             reason = admit(message)
@@ -85,41 +86,45 @@ class DatagramIntake:
         self._messages = []
         return more, admitted
 
-    def fill(self, ready: list[int]) -> bool:
-        """Do what `burst` does with these descriptors, and keep the handshake messages."""
+    def fill(self, ready: list[int], once: bool) -> bool:
+        """Do what `burst` does with these descriptors, and keep the handshake messages.
+
+        `once`: receive once from each, without asking for more.
+        """
         # Which one begins changes, so that neither starves the other.
         self._sockets = self._sockets[1:] + self._sockets[:1]
-        drained = [self._drain(sock) for sock in self._sockets if sock.fileno() in ready]
+        drained = [self._drain(sock, once) for sock in self._sockets if sock.fileno() in ready]
         self._intake.flush()
         return not all(drained)
 
-    def _drain(self, sock: socket.socket) -> bool:
-        """Receive while this turn lasts; return whether nothing is left."""
+    def _drain(self, sock: socket.socket, once: bool) -> bool:
+        """Receive while this turn lasts; return whether nothing is known to be left."""
         while self._intake.turn():
             received = self._receiver.receive(sock, self._intake.buffers())
             if received is None:
                 return True
             length, source = received
-            self._counters.add(Counter.BYTES_IN, length)
             if source is None:
-                self._counters.add(Counter.PACKETS_IN)
+                self._counters.packets_in(1, length)
                 self._counters.drop(DropReason.BAD_LENGTH)
             else:
                 self._take(self._intake.view(length), source)
+            if once:
+                return True
         return False
 
     def _take(self, datagrams: memoryview, source: Source) -> None:
         """Hand on what one call received: a datagram, or a train of `source.segment` each."""
         size, total = source.segment, len(datagrams)
         if not 0 < size < total:
-            self._counters.add(Counter.PACKETS_IN)
+            self._counters.packets_in(1, total)
             self._put(datagrams, source, [total])
             return
         lengths = [size] * (total // size)
         if total % size:
             lengths.append(total % size)
         self._counters.add(Counter.TRAINS_IN)
-        self._counters.add(Counter.PACKETS_IN, len(lengths))
+        self._counters.packets_in(len(lengths), total)
         if _is_one_session(datagrams, lengths):
             self._put(datagrams, source, lengths)
             return
@@ -129,7 +134,7 @@ class DatagramIntake:
 
     def _put(self, datagrams: memoryview, source: Source, lengths: list[int]) -> None:
         """Put a datagram, or a train of one session, into the record where it belongs."""
-        first = datagrams[: lengths[0]]
+        first = datagrams[: lengths[0]] if len(lengths) > 1 else datagrams
         kind = messages.message_type(first)
         if isinstance(kind, DropReason):
             self._drop(kind, datagrams, lengths, source)
@@ -220,10 +225,11 @@ class DatagramWriter:
             return None
         traffic_class = HANDSHAKE_TRAFFIC_CLASS if record.flags & HANDSHAKE else record.ecn
         for datagrams, length, count in record.trains(ring.begun):
-            if count > 1 and self._sender.takes_trains(endpoint):
+            if count == 1 or self._sender.takes_trains(endpoint):
+                segment = length if count > 1 else 0
                 try:
                     blocked = self._send_train(
-                        ring, datagrams, length, count, endpoint, traffic_class
+                        ring, datagrams, segment, count, endpoint, traffic_class
                     )
                 except TrainRefusedError:
                     pass
@@ -258,6 +264,5 @@ class DatagramWriter:
             return None
         if blocked is None:
             ring.begun += count
-            self._counters.add(Counter.PACKETS_OUT, count)
-            self._counters.add(Counter.BYTES_OUT, len(train))
+            self._counters.packets_out(count, len(train))
         return blocked

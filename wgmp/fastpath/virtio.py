@@ -23,6 +23,16 @@ GSO_ECN: Final = 0x80  # a bit beside the TCP types: the first segment carries C
 PLAIN: Final = bytes(SIZE)
 
 
+def is_super(packet: memoryview) -> bool:
+    """Return whether the header says that it is a super-packet's. `packet`: at least 10 bytes."""
+    return packet[1] != GSO_NONE
+
+
+def needs_checksum(packet: memoryview) -> bool:
+    """Return whether the header says that a checksum is still to be computed."""
+    return packet[0] & NEEDS_CSUM != 0
+
+
 class VirtioHeader(NamedTuple):
     """One header's fields. Offsets are in bytes from the start of the IP header.
 
