@@ -263,12 +263,14 @@ def end_at_yielding() -> None:
 
 @pytest.mark.skipif(not seccomp.supported(), reason="needs seccomp on x86-64 or aarch64")
 @pytest.mark.parametrize(("records", "yields"), [(1, False), (16, False), (17, True)])
-def test_who_has_work_left_for_another_turn_lets_others_run(records: int, yields: bool) -> None:
+def test_who_has_work_left_for_another_turn_lets_others_run(
+    path: Choice, records: int, yields: bool
+) -> None:
     packets, written = Ring(32), Counters(create_counters(1), 0)
     device, end = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     with device, end:
-        writer = load(Choice.NATIVE).packet_writer(TunQueue(device.fileno(), True), written)
-        loop = Loop((writer, [packets.reader]), descriptors=[])
+        writer = load(path).packet_writer(TunQueue(device.fileno(), True), written)
+        loop = Loop(path, (writer, [packets.reader]), descriptors=[])
         for _ in range(records):
             packets.offer(Kind.PACKETS, [virtio.PLAIN + packet(1, 60)])
         child = os.fork()
@@ -281,4 +283,5 @@ def test_who_has_work_left_for_another_turn_lets_others_run(records: int, yields
             finally:
                 os._exit(code)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status == (-signal.SIGSYS if yields else 0)
+    # The reference fast path has no turns so quick that others would have to be let.
+    assert status == (-signal.SIGSYS if yields and path is Choice.NATIVE else 0)
