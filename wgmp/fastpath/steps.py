@@ -25,17 +25,13 @@ _BURST: Final = 16
 
 
 class Turn:
-    """One turn. `ready`: descriptors, and how they are (poll's bits); `now`: when it began.
+    """One turn. `ready`: descriptors, and how they are (poll's bits); `now`: when it began."""
 
-    `slept`: before it the process did, so there is hardly more to read than what woke it.
-    """
+    __slots__ = ("now", "ready")
 
-    __slots__ = ("now", "ready", "slept")
-
-    def __init__(self, ready: dict[int, int], now: float, slept: bool) -> None:
+    def __init__(self, ready: dict[int, int], now: float) -> None:
         self.ready = ready
         self.now = now
-        self.slept = slept
 
 
 class Step:
@@ -56,7 +52,7 @@ class Step:
     def take(self, turn: Turn) -> int:
         """Do a bounded amount of work; return how it ended.
 
-        What was read is `ready` no more; what the role is to look at still is.
+        What was read to its end is `ready` no more; what the role is to look at still is.
         """
 
 
@@ -78,7 +74,7 @@ class Reading(Step):
         if not mine:
             return DONE
         try:
-            more = intake.fill(mine, turn.slept)
+            more = intake.fill(mine)
         except OSError:
             return ROLE  # which meets it once more
         if intake.has_leftovers():

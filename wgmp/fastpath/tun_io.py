@@ -52,7 +52,7 @@ class PacketIntake:
 
     def burst(self) -> tuple[bool, list[bytes]]:
         """Read a burst of packets into records."""
-        more = self.fill(self.descriptors, False)
+        more = self.fill(self.descriptors)
         refused, self._refused = self._refused, []
         return more, refused
 
@@ -60,18 +60,14 @@ class PacketIntake:
         """Return whether packets that were refused wait for the next `burst`."""
         return bool(self._refused)
 
-    def fill(self, ready: list[int], once: bool) -> bool:
-        """Do what `burst` does, and keep the packets that are refused.
-
-        `once`: read once, without asking for more.
-        """
+    def fill(self, ready: list[int]) -> bool:
+        """Do what `burst` does, and keep the packets that are refused."""
         more = True
         try:
-            while more and self._intake.turn():
+            while self._intake.turn():
                 packet = self._intake.view(self._tun.read(self._intake.buffers()))
                 if not self._take(packet):
                     self._refused.append(bytes(packet))
-                more = not once
         except BlockingIOError:
             more = False
         finally:

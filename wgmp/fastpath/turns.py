@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import select
 from collections.abc import Sequence
-from math import inf
 from typing import Final
 
 from wgmp.fastpath.steps import BUSY, DONE, ROLE, Step, Turn
@@ -20,8 +19,6 @@ from wgmp.system import boottime
 
 # So many seconds after the first of such turns the roles have one, and hear of what was done.
 _REPORT_AFTER_S: Final = 0.1
-# Whoever waits for a descriptor that is ready gets it within so many seconds.
-_SLEPT_S: Final = 20e-6
 _READABLE: Final = int(select.POLLIN)
 
 
@@ -63,7 +60,7 @@ class Turns:
 
     def _poll(self, busy: bool, until: float, blocked: bool) -> Turn:
         """Wait for descriptors, at most until the time `until`, and silence the doorbell."""
-        bell, asleep_at = self._doorbell, inf
+        bell = self._doorbell
         if busy:
             ready = dict(self._interest.wait(0.0))
         else:
@@ -72,14 +69,12 @@ class Turns:
             # A role that waits for a descriptor to drain leaves its rings as they are.
             if blocked or not any(map(RingReader.waiting, self._rings)):
                 self.sleeps += 1
-                asleep_at = boottime()
-                timeout = max(0.0, until - asleep_at)
+                timeout = max(0.0, until - boottime())
             ready = dict(self._interest.wait(timeout))
             bell.wake_up()
         if ready.pop(bell.descriptor, None) is not None:
             bell.silence()
-        now = boottime()
-        return Turn(ready, now, now - asleep_at > _SLEPT_S)
+        return Turn(ready, boottime())
 
     def _are_ours(self, ready: dict[int, int]) -> bool:
         """Return whether all that is ready is what a part reads from."""

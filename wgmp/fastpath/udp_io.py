@@ -75,7 +75,7 @@ class DatagramIntake:
 
     def burst(self, admit: Admit) -> tuple[bool, _Messages]:
         """Receive a burst from each socket into records."""
-        more = self.fill(self.descriptors, False)
+        more = self.fill(self.descriptors)
         admitted: _Messages = []
         for message, source in self._messages:
             reason = admit(message)
@@ -86,19 +86,16 @@ class DatagramIntake:
         self._messages = []
         return more, admitted
 
-    def fill(self, ready: list[int], once: bool) -> bool:
-        """Do what `burst` does with these descriptors, and keep the handshake messages.
-
-        `once`: receive once from each, without asking for more.
-        """
+    def fill(self, ready: list[int]) -> bool:
+        """Do what `burst` does with these descriptors, and keep the handshake messages."""
         # Which one begins changes, so that neither starves the other.
         self._sockets = self._sockets[1:] + self._sockets[:1]
-        drained = [self._drain(sock, once) for sock in self._sockets if sock.fileno() in ready]
+        drained = [self._drain(sock) for sock in self._sockets if sock.fileno() in ready]
         self._intake.flush()
         return not all(drained)
 
-    def _drain(self, sock: socket.socket, once: bool) -> bool:
-        """Receive while this turn lasts; return whether nothing is known to be left."""
+    def _drain(self, sock: socket.socket) -> bool:
+        """Receive while this turn lasts; return whether nothing is left."""
         while self._intake.turn():
             received = self._receiver.receive(sock, self._intake.buffers())
             if received is None:
@@ -109,8 +106,6 @@ class DatagramIntake:
                 self._counters.drop(DropReason.BAD_LENGTH)
             else:
                 self._take(self._intake.view(length), source)
-            if once:
-                return True
         return False
 
     def _take(self, datagrams: memoryview, source: Source) -> None:
