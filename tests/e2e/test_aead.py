@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wgmp.fastpath.choice import ipsec_mb_is_missing
+from wgmp.fastpath.choice import ipsec_mb_is_missing, native_is_missing
 from wgmp.netns import Namespaces
 
 from .conftest import MakeTunnel
@@ -16,6 +16,10 @@ WITHOUT = ipsec_mb_is_missing()
 
 pytestmark = pytest.mark.root
 needs_ipsec_mb = pytest.mark.skipif(bool(WITHOUT), reason=f"no ipsec-mb: {WITHOUT}")
+
+needs_native = pytest.mark.skipif(
+    bool(native_is_missing()), reason="the native fast path was not built: no Rust toolchain"
+)
 
 SIZE = 50_000_000
 LIMIT_S = 90.0
@@ -41,6 +45,7 @@ def test_with_ipsec_mb_wireguard_go_is_understood_and_understands(
     assert "2 worker(s), native fast path, AEAD ipsec-mb 1." in stats
 
 
+@needs_native
 def test_without_the_library_asked_for_no_gateway_starts(
     namespaces: Namespaces, tmp_path: Path
 ) -> None:
