@@ -459,6 +459,9 @@ def test_close_gives_everything_back(pair: Pair) -> None:
     assert not pair.a.indices.held
     assert pair.a.peer.deadline() is None
     assert list(pair.a.peer.keypairs) == []
+    sent = len(pair.a.sent)
+    pair.act(pair.a, pair.a.peer.begin_handshake(pair.now + 6.0))
+    assert len(pair.a.sent) == sent, "it has no keys to begin one with"
 
 
 def test_a_peer_with_a_key_of_low_order_never_gets_a_session(pair: Pair) -> None:

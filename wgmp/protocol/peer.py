@@ -122,6 +122,7 @@ class Peer(Outbound):
     def close(self) -> list[Outcome]:
         """The peer is removed: give back its indices and drop its keys and packets."""
         self._zero_key_material()
+        self._handshake.set_identity(None)
         self._timers.clear()
         return self._drop_staged(DropReason.PEER_REMOVED)
 
