@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Final
 
 from wgmp.counters import Counter
@@ -57,11 +58,12 @@ class Step:
 
 
 class Reading(Step):
-    """A reader's."""
+    """A reader's. `is_asked`: whether the intake has something for the role to look at."""
 
-    def __init__(self, intake: PacketIntake | DatagramIntake) -> None:
+    def __init__(self, intake: PacketIntake | DatagramIntake, is_asked: Callable[[], bool]) -> None:
         super().__init__([])
         self._intake = intake
+        self._is_asked = is_asked
 
     def reads(self, descriptor: int) -> bool:
         """Return whether it is one of the intake's."""
@@ -77,7 +79,7 @@ class Reading(Step):
             more = intake.fill(mine)
         except OSError:
             return ROLE  # which meets it once more
-        if intake.has_leftovers():
+        if self._is_asked():
             return ROLE
         for descriptor in mine:
             del turn.ready[descriptor]
@@ -134,32 +136,18 @@ class Working(Step):
         return results.records > 0
 
 
-class Sending(Step):
-    """udp_writer's."""
-
-    def __init__(self, rings: list[RingReader], writer: DatagramWriter) -> None:
-        super().__init__(rings)
-        self._writer = writer
-
-    def take(self, turn: Turn) -> int:
-        """Send some records of each ring."""
-        for ring in self.rings:
-            if self._writer.burst(ring) is not None:
-                return ROLE
-        return BUSY if self.has_input() else DONE
-
-
 class Writing(Step):
-    """tun_writer's."""
+    """A writer's. `burst`: writes a ring's oldest records; not None where it has to wait."""
 
-    def __init__(self, rings: list[RingReader], writer: PacketWriter) -> None:
+    def __init__(self, rings: list[RingReader], burst: Callable[[RingReader], int | None]) -> None:
         super().__init__(rings)
-        self._writer = writer
+        self._burst = burst
 
     def take(self, turn: Turn) -> int:
         """Write some records of each ring."""
         for ring in self.rings:
-            self._writer.burst(ring)
+            if self._burst(ring) is not None:
+                return ROLE
         return BUSY if self.has_input() else DONE
 
 
@@ -174,13 +162,13 @@ class Nothing(Step):
 def step_of(part: Part, rings: list[RingReader]) -> Step:
     """Return what a role with this part does."""
     match part:
-        case PacketIntake() | DatagramIntake():
-            return Reading(part)
+        case PacketIntake() as packets:
+            return Reading(packets, lambda: packets.has_refused)
+        case DatagramIntake() as datagrams:
+            return Reading(datagrams, lambda: datagrams.has_messages)
         case WorkerPart(Sealer() as sealer, Opener() as opener, Leases() as leases):
             return Working(rings, sealer, opener, leases)
-        case DatagramWriter():
-            return Sending(rings, part)
-        case PacketWriter():
-            return Writing(rings, part)
+        case DatagramWriter() | PacketWriter():
+            return Writing(rings, part.burst)
         case _:
             return Nothing(rings)

@@ -56,8 +56,9 @@ class PacketIntake:
         refused, self._refused = self._refused, []
         return more, refused
 
-    def has_leftovers(self) -> bool:
-        """Return whether packets that were refused wait for the next `burst`."""
+    @property
+    def has_refused(self) -> bool:
+        """Whether packets that were refused wait for the next `burst`."""
         return bool(self._refused)
 
     def fill(self, ready: list[int]) -> bool:

@@ -64,10 +64,6 @@ class DatagramIntake:
         """Whether handshake messages that came meanwhile wait for the next `burst`."""
         return bool(self._messages)
 
-    def has_leftovers(self) -> bool:
-        """Return the same."""
-        return bool(self._messages)
-
     def use(self, sockets: list[socket.socket]) -> None:
         """Receive from these sockets from now on."""
         self._sockets = sockets

@@ -246,8 +246,7 @@ impl Opening<'_> {
             Ok(length) => length,
         };
         let Some(growing) = &mut self.growing else {
-            self.keep(length);
-            return (true, End::Packet);
+            return (true, self.keep(length));
         };
         let mut head = [0; MAX_HEADERS];
         head[..headers].copy_from_slice(&memory[at..at + headers]);
@@ -261,15 +260,18 @@ impl Opening<'_> {
         memory.copy_within(payload, behind + headers);
         memory[behind..behind + headers].copy_from_slice(&head[..headers]);
         self.finish_growing();
-        self.keep(length);
-        (true, End::Packet)
+        (true, self.keep(length))
     }
 
     /// Take in the packet that lies behind room for a virtio header behind the open record's last.
-    /// One record's datagrams are no more packets than one record has room for.
-    fn keep(&mut self, length: usize) {
+    /// One record's datagrams are no more packets than one record has room for; if they were, they
+    /// would be dropped.
+    fn keep(&mut self, length: usize) -> End {
         let wanted = self.wanted;
-        let open = self.out.current().expect("room was made");
+        let Some(open) = self.out.current().filter(|open| open.has_room(virtio::SIZE + length, 1))
+        else {
+            return End::Dropped(drop::RING_FULL);
+        };
         let start = open.used;
         let packet = &open.slot.payload()[start + virtio::SIZE..][..length];
         let shape = if self.congestion == ecn::NOT_ECT { Shape::of(packet, wanted) } else { None };
@@ -280,6 +282,7 @@ impl Opening<'_> {
                 open.commit(virtio::SIZE + length);
             }
         }
+        End::Packet
     }
 
     /// Check an opened packet; return its length without padding, or why to drop it.
